@@ -1,0 +1,1 @@
+"""Everything a served model needs at run time; shipped inside every archive."""

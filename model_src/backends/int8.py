@@ -1,0 +1,97 @@
+"""Dynamic int8 as a quantized state dict: one scale a weight row, one scale an input token.
+
+A scale for each token instead of the whole tensor, which ``quantize_dynamic`` of torch has, keeps
+answers closer to fp32. The format is plain safetensors: for linear layers ``X.weight`` int8
+``[out, in]`` with ``X.weight_scale`` ``[out]``, the rest in fp32. Torch's quantized tensors are
+deprecated but work in torch 2.13; their warning is silenced here and only here.
+"""
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from model_src.classifier import Classifier
+
+if TYPE_CHECKING:
+    from model_src.backends import Backend
+    from model_src.bundle import Bundle
+
+_SCALE = "weight_scale"
+
+
+def export(model: nn.Module, path: Path) -> None:
+    """Quantize the weights of linear layers and write them with everything else."""
+    tensors = dict(model.state_dict())
+    # Position ids and the like are in no state dict, yet part of what the graph computes with.
+    tensors |= {name: buffer for name, buffer in model.named_buffers() if name not in tensors}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            scale = module.weight.detach().abs().amax(dim=1).clamp_min(1e-12) / 127
+            rounded = (module.weight.detach() / scale[:, None]).round().to(torch.int8)
+            tensors |= {f"{name}.weight": rounded, f"{name}.{_SCALE}": scale}
+    path.write_bytes(save({name: value.contiguous().clone() for name, value in tensors.items()}))
+
+
+def load(bundle: "Bundle", path: Path) -> "Backend":
+    """Build an empty skeleton and put the quantized weights in; fp32 ones never exist."""
+    tensors = load_file(path)
+    with torch.device("meta"):
+        model = Classifier(bundle.config, bundle.shape, len(bundle.labels)).eval()
+    top = _levels()
+    for name, module in list(model.named_modules()):
+        if isinstance(module, nn.Linear):
+            parts = (tensors.pop(f"{name}.{part}", None) for part in ("weight", _SCALE, "bias"))
+            model.set_submodule(name, _Int8Linear(*parts, top))
+    for name, value in tensors.items():
+        owner, _, leaf = name.rpartition(".")
+        module = model.get_submodule(owner)
+        frozen = nn.Parameter(value, requires_grad=False) if leaf in module._parameters else value
+        setattr(module, leaf, frozen)
+
+    def run(ids: Tensor, mask: Tensor) -> Tensor:
+        # Rounding turns the last bits, in which fp32 kernels differ from batch to batch, into whole
+        # steps of a quantized value. A sentence at a time always meets the same kernels, so its
+        # answer never depends on its mates; on CPUs a batch gains next to nothing in int8 anyway.
+        lengths = mask.sum(dim=1).tolist()
+        rows = [model(ids[i : i + 1, :n], mask[i : i + 1, :n]) for i, n in enumerate(lengths)]
+        return torch.cat(rows)
+
+    return run
+
+
+class _Int8Linear(nn.Module):
+    """A linear layer with an int8 weight whose input is quantized token by token."""
+
+    def __init__(self, weight: Tensor, scale: Tensor, bias: Tensor | None, top: int) -> None:
+        super().__init__()
+        zeros = torch.zeros(len(scale), dtype=torch.int64)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            quantized = torch._make_per_channel_quantized_tensor(weight, scale, zeros, 0)
+        self.packed = torch.ops.quantized.linear_prepack(quantized, None)
+        self.bias = bias
+        self.top = top
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[..., in]`` to ``[..., out]``, both fp32."""
+        # Scaled to [-1, 1] token by token, the input fits one fixed quantization.
+        scale = x.abs().amax(dim=-1, keepdim=True).clamp_min(1e-12)
+        y: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
+            x / scale, 1 / self.top, self.top + 1, self.packed
+        )
+        return y * scale if self.bias is None else torch.addcmul(self.bias, y, scale)
+
+
+def _levels() -> int:
+    """Return how many levels an input has on each side of zero.
+
+    Without VNNI instructions the kernels add pairs of products in 16 bits, which 8-bit inputs
+    overflow; 7 bits are what torch itself uses there.
+    """
+    path = Path("/proc/cpuinfo")
+    flags = path.read_text(encoding="utf-8") if path.exists() else ""
+    return 127 if "vnni" in flags else 63

@@ -1,0 +1,146 @@
+"""The one typed configuration: a JSON file from configs/ plus ``--key=value`` overrides."""
+
+import dataclasses
+import json
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from model_src.errors import ConfigError, nearest
+
+
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+
+
+def _key(default: Any, text: str) -> Any:  # noqa: ANN401 - a field default is of any type
+    """Declare a key with its default and its one line of help."""
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata={"help": text})
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What a model is and how it is trained; names follow the original iclassifier."""
+
+    # the model
+    emb_class: str = field(metadata={"help": "embedding family, e.g. glove or bert"})
+    enc_class: str = field(metadata={"help": "encoder on top of it, e.g. cnn or cls"})
+    n_ctx: int = _key(100, "longest input in tokens; the rest is cut off")
+    dropout: float = _key(0.2, "dropout before the last layer")
+    num_filters: int = _key(256, "cnn: filters for each kernel size")
+    kernel_sizes: list[int] = _key([2, 3, 4, 5, 6], "cnn: kernel sizes in tokens")
+    fc_hidden_size: int = _key(256, "cnn: width of the hidden layer")
+
+    # word vectors
+    embedding_path: str = _key("glove.6B.50d", "GloVe: text file, or the packaged glove.6B.50d")
+    lowercase: bool = _key(True, "GloVe: lower-case the text")
+    vocab_size: int = _key(50_000, "GloVe: most frequent words kept beside those of train")
+    embedding_trainable: bool = _key(False, "GloVe: train the vectors too")
+    embedding_dropout: float = _key(0.0, "GloVe: dropout on the vectors")
+
+    # transformers
+    bert_model_name_or_path: str = _key("", "folder, packaged name or hub name of the checkpoint")
+    bert_do_lower_case: bool | None = _key(None, "override the checkpoint's lower-casing")
+    bert_remove_layers: list[int] = _key([], "indexes of layers to drop, e.g. 8,9,10,11")
+
+    # training
+    batch_size: int = _key(64, "sentences a step")
+    epoch: int = _key(8, "most epochs")
+    patience: int = _key(7, "epochs without a better valid accuracy before stopping")
+    lr: float = _key(1e-3, "peak learning rate")
+    lr_decay_rate: float = _key(1.0, "factor on lr after lr_decay_steps epochs without gain")
+    lr_decay_steps: int = _key(2, "epochs without a better valid accuracy before that")
+    warmup_ratio: float = _key(0.1, "share of all steps that warm up")
+    weight_decay: float = _key(0.01, "AdamW weight decay")
+    max_grad_norm: float = _key(1.0, "gradient clipping")
+    label_smoothing: float = _key(0.0, "label smoothing")
+    use_amp: bool | None = _key(None, "bf16 autocast; by default where the CPU has bf16 units")
+    seed: int = _key(42, "seed of initialisation, order and dropout")
+
+    @classmethod
+    def load(cls, path: Path, overrides: dict[str, str] | None = None) -> Self:
+        """Read ``path`` and apply ``overrides`` (key to its text form).
+
+        Raises:
+            ConfigError: for an unreadable file, an unknown key or a value of another type.
+
+        """
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            siblings = [p.name for p in path.parent.glob("*.json")]
+            raise ConfigError(f"no config file {path}{nearest(path.name, siblings)}") from None
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"cannot read {path} as JSON: {error}") from None
+        if not isinstance(raw, dict):
+            raise ConfigError(f"{path} must hold one JSON object, not {type(raw).__name__}")
+        values = {key: _typed(cls, key, value, str(path)) for key, value in raw.items()}
+        for key, text in (overrides or {}).items():
+            values[key] = _typed(cls, key, text, "the command line")
+        missing = [f.name for f in dataclasses.fields(cls) if _required(f) and f.name not in values]
+        if missing:
+            raise ConfigError(f"{path} lacks the key {missing[0]!r}")
+        return cls(**values)
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their range; raises ConfigError."""
+        for key in ("n_ctx", "num_filters", "fc_hidden_size", "batch_size", "epoch", "patience"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"{key} is {getattr(self, key)}, but must be at least 1")
+        for key in ("dropout", "embedding_dropout", "label_smoothing", "warmup_ratio"):
+            if not 0 <= getattr(self, key) < 1:
+                raise ConfigError(f"{key} is {getattr(self, key)}, but must be in [0, 1)")
+        if not self.kernel_sizes or min(self.kernel_sizes) < 1:
+            raise ConfigError(f"kernel_sizes is {self.kernel_sizes}, but must be sizes of 1 or more")
+        if not self.lr > 0:
+            raise ConfigError(f"lr is {self.lr}, but must be above 0")
+
+    def to_json(self) -> str:
+        """Return the JSON text that ``load`` reads back as an equal config."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+
+def _required(f: "dataclasses.Field[Any]") -> bool:
+    return f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+
+
+def _typed(cls: type, key: str, value: object, source: str) -> object:
+    """Return ``value`` (JSON, or text from an override) as the type of ``key``."""
+    hints = typing.get_type_hints(cls)
+    if key not in hints:
+        raise ConfigError(f"unknown key {key!r} in {source}{nearest(key, hints)}")
+    hint = hints[key]
+    is_text = source == "the command line"
+    try:
+        return _from_text(hint, str(value)) if is_text else _from_json(hint, value)
+    except (KeyError, TypeError, ValueError):
+        name = getattr(hint, "__name__", str(hint)) if not typing.get_args(hint) else str(hint)
+        raise ConfigError(f"{key} from {source} is {value!r}, but must be of type {name}") from None
+
+
+def _from_json(hint: Any, value: Any) -> object:  # noqa: ANN401 - any JSON value
+    if isinstance(hint, types.UnionType):
+        return None if value is None else _from_json(typing.get_args(hint)[0], value)
+    if typing.get_origin(hint) is list:
+        if not isinstance(value, list):
+            raise TypeError
+        return [_from_json(typing.get_args(hint)[0], item) for item in value]
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:
+        raise TypeError
+    return value
+
+
+def _from_text(hint: Any, text: str) -> object:  # noqa: ANN401 - any type hint
+    if isinstance(hint, types.UnionType):
+        return None if text.lower() == "none" else _from_text(typing.get_args(hint)[0], text)
+    if typing.get_origin(hint) is list:
+        inner = typing.get_args(hint)[0]
+        return [_from_text(inner, part) for part in text.split(",") if part.strip()]
+    if hint is bool:
+        return _BOOLEANS[text.lower()]
+    return hint(text)

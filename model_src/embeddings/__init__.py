@@ -1,0 +1,28 @@
+"""The table of embedding families: how each turns ids into vectors and text into ids."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from model_src.config import Config
+from model_src.embeddings.glove import GloveEmbedding
+from model_src.embeddings.transformer import TransformerEmbedding
+from model_src.tokenizer import SubwordTokenizer, WordTokenizer
+
+
+@dataclass(frozen=True)
+class Family:
+    """One entry: everything that differs between embedding families at run time."""
+
+    build: Callable[[Config, dict[str, Any]], nn.Module]
+    tokenizer: type[WordTokenizer] | type[SubwordTokenizer]
+    encoders: tuple[str, ...]
+    handler: str
+
+
+EMBEDDINGS = {
+    "glove": Family(GloveEmbedding, WordTokenizer, ("cnn",), "glove"),
+    "bert": Family(TransformerEmbedding, SubwordTokenizer, ("cnn", "cls"), "transformer"),
+}

@@ -1,0 +1,43 @@
+"""The exceptions a user can cause, each with a message that says what to do.
+
+UserError
+├── ConfigError      a key, value or option that is not known or not of its type
+├── DataError        a data file or data directory that breaks the data contract
+├── BundleError      a model or export directory that is missing, damaged or of another version
+├── RequestError     a request body that breaks the serving contract
+└── ServerError      a server that did not start, answer or stop
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Base of all errors with a cause outside this code; shown without a traceback."""
+
+
+class ConfigError(UserError):
+    """A configuration key, value or command-line option is wrong."""
+
+
+class DataError(UserError):
+    """A data file breaks the data contract."""
+
+
+class BundleError(UserError):
+    """A model or export directory is missing, damaged or of another version."""
+
+
+class RequestError(UserError):
+    """A request body breaks the serving contract; the message is safe to send back."""
+
+
+class ServerError(UserError):
+    """A server did not start, answer or stop."""
+
+
+def nearest(word: str, choices: Iterable[str]) -> str:
+    """Return ``; did you mean X?`` for the closest choice, or the whole list of choices."""
+    choices = sorted(choices)
+    close = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]!r}?" if close else f"; choose from {', '.join(choices)}"

@@ -1,0 +1,75 @@
+"""Atomic writes and checked reads: an interruption leaves the old file or the new, never half."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from model_src.errors import UserError
+
+
+@contextlib.contextmanager
+def atomic_dir(path: Path) -> Iterator[Path]:
+    """Yield an empty scratch folder beside ``path`` that replaces ``path`` on success."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path)
+    scratch = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    scratch.mkdir()
+    old = path.with_name(f".{path.name}.partial-{os.getpid()}-old")
+    try:
+        yield scratch
+        if path.exists():
+            path.rename(old)
+        scratch.rename(path)
+    except BaseException:
+        if old.exists() and not path.exists():
+            old.rename(path)
+        raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def atomic_write(path: Path, content: str | bytes) -> None:
+    """Write ``content`` to ``path`` through a scratch file beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        scratch.write_bytes(content.encode() if isinstance(content, str) else content)
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """Return the hexadecimal SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_json(path: Path, error: type[UserError]) -> dict:  # type: ignore[type-arg]
+    """Return the JSON object in ``path``; raises ``error`` with the reason if there is none."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise error(f"{path} is missing") from None
+    except (OSError, ValueError) as reason:
+        raise error(f"cannot read {path} as JSON: {reason}") from None
+    if not isinstance(value, dict):
+        raise error(f"{path} must hold one JSON object")
+    return value
+
+
+def _sweep(path: Path) -> None:
+    """Remove what killed processes left behind; live processes keep their scratch."""
+    for stale in path.parent.glob(f".{path.name}.partial-*"):
+        owner = stale.name.split(".partial-")[1].split("-")[0]
+        if owner.isdigit() and Path(f"/proc/{owner}").exists() and int(owner) != os.getpid():
+            continue
+        if stale.name.endswith("-old") and not path.exists():
+            stale.rename(path)
+        else:
+            shutil.rmtree(stale, ignore_errors=True)

@@ -1,0 +1,54 @@
+"""The road of a sentence: text, ids, logits, label; the same offline and served."""
+
+from pathlib import Path
+from typing import Self
+
+import torch
+
+from model_src.backends import FORMATS, Backend, eager
+from model_src.bundle import EXPORT, Bundle
+from model_src.decode import Prediction, decode
+from model_src.errors import BundleError, nearest
+from model_src.files import read_json
+from model_src.tokenizer import pad_batch
+
+
+class Predictor:
+    """A loaded model or export directory that answers sentences."""
+
+    def __init__(self, bundle: Bundle, backend: Backend) -> None:
+        """Join what ``load`` has read."""
+        self.bundle, self.backend = bundle, backend
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read a model directory (fp32 modules) or an export directory (its own format).
+
+        Raises:
+            BundleError: when the directory does not hold what its manifest says.
+
+        """
+        bundle = Bundle.read(folder)
+        if bundle.kind == "model":
+            return cls(bundle, eager.load(bundle))
+        name = read_json(folder / EXPORT, BundleError).get("format", "")
+        if name not in FORMATS:
+            raise BundleError(f"{folder} has the unknown format {name!r}{nearest(name, FORMATS)}")
+        entry = FORMATS[name]
+        try:
+            return cls(bundle, entry.load(bundle, folder / entry.file))
+        except RuntimeError as reason:
+            raise BundleError(f"{folder / entry.file} cannot be loaded: {reason}") from None
+
+    def predict(self, texts: list[str], batch_size: int = 32) -> list[Prediction]:
+        """Answer ``texts`` in their order; sentences of like length share a batch."""
+        tokenizer = self.bundle.tokenizer
+        rows = tokenizer.encode_batch(texts)
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        answers: dict[int, Prediction] = {}
+        with torch.inference_mode():
+            for start in range(0, len(order), batch_size):
+                batch = order[start : start + batch_size]
+                logits = self.backend(*pad_batch([rows[i] for i in batch], tokenizer.pad_id))
+                answers.update(zip(batch, decode(logits, self.bundle.labels), strict=True))
+        return [answers[i] for i in range(len(texts))]

@@ -1,0 +1,72 @@
+"""The table of verbs, and the one place where errors become messages and exit codes."""
+
+import importlib
+import logging
+import os
+import signal
+import sys
+from types import FrameType
+
+from model_src.errors import UserError, nearest
+from scripts.options import Parser
+
+VERBS = {
+    "quickstart": "from nothing to two served models, checked against offline answers",
+    "prepare": "fetch a named data set, split one file, or check a data directory",
+    "train": "train a model on a data directory",
+    "evaluate": "measure accuracy, F1 and time of a model or an export",
+    "export": "write a trained model in a serving format and compare both",
+    "archive": "pack an export as a TorchServe archive that has proven itself",
+    "serve": "start, stop or look at a TorchServe with archives",
+    "predict": "label sentences with a model, an export or a running server",
+    "test": "run all tests: style, types, behaviour",
+}
+
+
+def usage() -> str:
+    """Return the overview that stands for a verb."""
+    rows = "\n".join(f"  {name:<11} {summary}" for name, summary in VERBS.items())
+    return (
+        "Train text classifiers and serve them with TorchServe.\n\n"
+        f"usage: ./iclassifier VERB [options]\n\n{rows}\n\n"
+        "start here: ./iclassifier quickstart\n"
+        "more on a verb: ./iclassifier VERB --help"
+    )
+
+
+def main(argv: list[str]) -> int:
+    """Run one verb; return the exit code."""
+    if not argv or argv[0] in {"-h", "--help", "help"}:
+        sys.stdout.write(usage() + "\n")
+        return 0
+    name, *rest = argv
+    if name not in VERBS:
+        sys.stderr.write(f"error: unknown verb {name!r}{nearest(name, VERBS)}\n")
+        return 2
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("train").setLevel(logging.INFO)
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, _interrupt)
+    verb = importlib.import_module(f"scripts.{name}")
+    parser = Parser(name, VERBS[name], verb.EXAMPLE)
+    verb.add_options(parser)
+    try:
+        return int(verb.run(parser.parse(rest)) or 0)
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted; what was finished is kept, the same command goes on\n")
+        return 130
+    except BrokenPipeError:
+        # The reader of our output left (as head does): end quietly, and let nothing be flushed.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

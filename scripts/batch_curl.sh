@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Send each line of standard input as one request, 8 at a time over kept connections, and print the
+# answers in order, one JSON a line.
+#
+# usage:   batch_curl.sh URL HEADER_FILE < sentences.txt > answers.jsonl
+# example: head -40 sentences.txt |
+#            scripts/batch_curl.sh http://127.0.0.1:8080/predictions/NAME .serve/default/inference.header
+set -euo pipefail
+
+[ $# -eq 2 ] || { sed -n 's/^# \{0,1\}//; 4,8p' "$0" >&2; exit 2; }
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+# The token goes through a file: an argument would be readable by every user of the machine.
+cp "$2" "$folder/header"
+
+count=0
+while IFS= read -r line || [ -n "$line" ]; do
+  count=$((count + 1))
+  printf '%s' "$line" >"$folder/$count.in"
+  [ "$count" -eq 1 ] || echo next
+  printf '%s\n' "url = \"$1\"" "data-binary = \"@$folder/$count.in\"" "output = \"$folder/$count.out\"" \
+    "header = \"@$folder/header\"" 'header = "Content-Type: text/plain; charset=utf-8"' \
+    'max-time = 60' 'silent' 'show-error'
+done >"$folder/requests"
+
+[ "$count" -gt 0 ] || exit 0
+curl --parallel --parallel-max 8 --config "$folder/requests"
+for i in $(seq "$count"); do
+  cat "$folder/$i.out"
+  echo
+done

@@ -1,0 +1,62 @@
+"""Measure accuracy, F1 and time of a model or an export."""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from model_src.files import atomic_write
+from model_src.predictor import Predictor
+from scripts.options import Parser, say, shown
+from train import data
+from train.evaluate import Report, evaluate
+
+EXAMPLE = "./iclassifier evaluate --model_path models/movie_reviews-glove-cnn --data_dir data/movie_reviews"
+
+
+def add_options(parser: Parser) -> None:
+    """Declare the options."""
+    parser.add_argument("--model_path", type=Path, required=True, help="model or export directory")
+    parser.add_argument("--data_dir", type=Path, required=True, help="folder made by prepare")
+    parser.add_argument("--split", choices=data.SPLITS, default="test", help="default: test")
+    parser.add_argument("--batch_size", type=int, default=1, help="sentences at once (default 1)")
+    parser.add_argument("--num_examples", type=int, help="only the first so many sentences")
+    parser.add_argument("--num_threads", type=int, default=1, help="threads (default 1, as served)")
+    parser.add_argument("--skip_bad", action="store_true", help="drop and count bad lines")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Evaluate and write ``metrics.json`` and the predictions beside the model."""
+    torch.set_num_threads(args.num_threads)
+    predictor = Predictor.load(args.model_path)
+    examples = getattr(data.load(args.data_dir, skip_bad=args.skip_bad), args.split)
+    report = measure(predictor, examples[: args.num_examples], args.split, args.batch_size)
+    show(report)
+    folder = shown(args.model_path)
+    verb = "export" if predictor.bundle.kind == "model" else "archive"
+    say(
+        f"{folder}/{args.split}.pred.tsv has the predictions. "
+        f"Next: ./iclassifier {verb} --model_path {folder}"
+    )
+
+
+def measure(
+    predictor: Predictor, examples: list[data.Example], split: str, batch_size: int = 1
+) -> Report:
+    """Evaluate and keep the report and the predictions in the bundle's folder."""
+    report, predictions = evaluate(predictor, examples, batch_size)
+    predictor.bundle.add_metrics(**{split: report.as_dict()})
+    lines = [
+        f"{' '.join(example.text.split())}\t{example.label}\t{answer.label}\t{answer.score:.6f}\n"
+        for example, answer in zip(examples, predictions, strict=True)
+    ]
+    atomic_write(predictor.bundle.folder / f"{split}.pred.tsv", "".join(lines))
+    return report
+
+
+def show(report: Report) -> None:
+    """Print the measures as the original did, with macro F1 and fractions of milliseconds."""
+    say(f"[Accuracy] : {report.accuracy:.4f}, {report.correct:>5}/{report.sentences:>5}")
+    say(f"[Macro F1] : {report.macro_f1:.4f}")
+    total = report.ms_mean * report.sentences
+    say(f"[Elapsed Time] : {total:.0f}ms, {report.ms_mean:.3f}ms on average")

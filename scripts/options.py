@@ -1,0 +1,90 @@
+"""What all verbs share: the option parser, the options of a config, and the default places."""
+
+import argparse
+import dataclasses
+import os
+import sys
+import typing
+from pathlib import Path
+from typing import Any, NoReturn
+
+from model_src.config import Config
+from model_src.errors import ConfigError, nearest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that names the nearest option when it does not know one."""
+
+    def __init__(self, verb: str, summary: str, example: str) -> None:
+        """Show ``example`` below the options."""
+        self.known: list[str] = []
+        super().__init__(
+            prog=f"./iclassifier {verb}",
+            description=summary[0].upper() + summary[1:] + ".",
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:  # noqa: ANN401
+        """Remember the option's names for ``parse``."""
+        self.known += [name for name in names if name.startswith("--")]
+        return super().add_argument(*names, **settings)
+
+    def add_config(self) -> None:
+        """Add one option for each key of a config; they override the file."""
+        hints = typing.get_type_hints(Config)
+        group = self.add_argument_group("config keys (they override the file)")
+        for key in dataclasses.fields(Config):
+            self.known.append(f"--{key.name}")
+            flag = hints[key.name] in (bool, bool | None)
+            settings: dict[str, Any] = {"nargs": "?", "const": "true"} if flag else {}
+            group.add_argument(
+                f"--{key.name}",
+                metavar="true|false" if flag else "X",
+                default=argparse.SUPPRESS,
+                help=key.metadata["help"],
+                **settings,
+            )
+
+    def parse(self, argv: list[str]) -> argparse.Namespace:
+        """Parse ``argv``; raises ConfigError for an option that is not known."""
+        args, unknown = self.parse_known_args(argv)
+        if unknown:
+            name = unknown[0].partition("=")[0]
+            where = f"of {self.prog}"
+            if not name.startswith("-"):
+                raise ConfigError(f"unexpected argument {name!r} {where}; see {self.prog} --help")
+            raise ConfigError(f"unknown option {name} {where}{nearest(name, self.known)}")
+        return args
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong in one sentence; the whole usage is a ``--help`` away."""
+        raise ConfigError(f"{message}; see {self.prog} --help")
+
+
+def overrides(args: argparse.Namespace) -> dict[str, str]:
+    """Return the config keys given on the command line."""
+    names = [key.name for key in dataclasses.fields(Config)]
+    return {name: getattr(args, name) for name in names if hasattr(args, name)}
+
+
+def config_path(name: str) -> Path:
+    """Return ``name`` as a path from here, from the project, or as a bare name in configs/."""
+    given = Path(name)
+    places = (given, ROOT / name, ROOT / "configs" / name, ROOT / "configs" / f"config-{name}.json")
+    return next((path for path in places if path.is_file()), given)
+
+
+def shown(path: Path) -> str:
+    """Return ``path`` as a user here would type it."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("../..") else relative
+
+
+def say(text: str) -> None:
+    """Print a line of a verb's result."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

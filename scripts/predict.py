@@ -1,0 +1,86 @@
+"""Label sentences with a model, an export or a running server."""
+
+import argparse
+import itertools
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model_src.errors import ConfigError, DataError
+from model_src.predictor import Predictor
+from model_src.tokenizer import text_problem
+from scripts.options import Parser, say
+from scripts.serve import RUN_DIR
+from serving.client import Client
+
+EXAMPLE = "./iclassifier predict --model_path exports/movie_reviews-glove-cnn-torchscript 'a great film'"
+_CHUNK = 256
+
+
+def add_options(parser: Parser) -> None:
+    """Declare the options."""
+    parser.add_argument("texts", nargs="*", help="sentences (default: lines of standard input)")
+    parser.add_argument("--model_path", type=Path, help="model or export directory")
+    parser.add_argument("--url", help="http://host:port/predictions/NAME of a running server")
+    keys = RUN_DIR / "key_file.json"
+    parser.add_argument("--key_file", type=Path, default=keys, help="keys of that server")
+    parser.add_argument("--input", type=Path, metavar="FILE", help="read one sentence a line")
+    parser.add_argument("--output_format", choices=("tsv", "jsonl"), default="tsv", help="default tsv")
+    parser.add_argument("--batch_size", type=int, default=32, help="sentences at once (default 32)")
+    parser.add_argument("--num_threads", type=int, default=1, help="threads (default 1, as served)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Answer sentence by sentence in order; the summary goes to standard error."""
+    if bool(args.model_path) == bool(args.url):
+        raise ConfigError("give either --model_path DIR or --url URL")
+    if args.texts and args.input:
+        raise ConfigError("give sentences or --input FILE, not both")
+    torch.set_num_threads(args.num_threads)
+    answer = _answerer(args)
+    count = 0
+    texts = _sentences(args)
+    while chunk := list(itertools.islice(texts, _CHUNK if args.input else 1)):
+        for text, found in zip(chunk, answer(chunk), strict=True):
+            say(_line(text, found, args.output_format))
+        count += len(chunk)
+    sys.stderr.write(f"answered {count} sentences from {args.model_path or args.url}\n")
+
+
+def _answerer(args: argparse.Namespace) -> Callable[[list[str]], Iterable[dict[str, Any]]]:
+    if args.url:
+        return Client(args.url, args.key_file).predict_many
+    predictor = Predictor.load(args.model_path)
+    return lambda chunk: [found.as_dict() for found in predictor.predict(chunk, args.batch_size)]
+
+
+def _sentences(args: argparse.Namespace) -> Iterator[str]:
+    """Yield checked sentences; raises DataError with the place of one that cannot be labelled."""
+    if args.texts:
+        source, lines = "argument", iter(args.texts)
+    elif args.input:
+        if not args.input.is_file():
+            raise DataError(f"there is no file {args.input}")
+        source = f"{args.input}, line"
+        lines = iter(args.input.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines())
+    else:
+        source, lines = "standard input, line", iter(sys.stdin.buffer)
+    for number, line in enumerate(lines, 1):
+        try:
+            text = line if isinstance(line, str) else line.decode()
+        except UnicodeDecodeError:
+            raise DataError(f"{source} {number}: invalid UTF-8") from None
+        problem = text_problem(text)
+        if problem:
+            raise DataError(f"{source} {number}: {problem}")
+        yield text.rstrip("\r\n")
+
+
+def _line(text: str, found: dict[str, Any], output_format: str) -> str:
+    if output_format == "jsonl":
+        return json.dumps({"text": text} | found, ensure_ascii=False)
+    return f"{' '.join(text.split())}\t{found['label']}\t{found['score']:.6f}"

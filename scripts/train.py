@@ -1,0 +1,40 @@
+"""Train a model on a data directory."""
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from model_src.config import Config
+from scripts.options import ROOT, Parser, config_path, overrides, say, shown
+from train import data, loop
+
+EXAMPLE = "./iclassifier train --config glove-cnn --data_dir data/movie_reviews --epoch 4"
+
+
+def add_options(parser: Parser) -> None:
+    """Declare the options."""
+    parser.add_argument("--config", default="glove-cnn", help="file, or name in configs/")
+    parser.add_argument("--data_dir", type=Path, required=True, help="folder made by prepare")
+    parser.add_argument("--save_path", type=Path, help="model directory to write")
+    parser.add_argument("--skip_bad", action="store_true", help="drop and count bad lines")
+    parser.add_argument("--num_threads", type=int, help="threads (default: all cores)")
+    parser.add_config()
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train, going on from a checkpoint if an equal run was interrupted."""
+    path = config_path(args.config)
+    config = Config.load(path, overrides(args))
+    loaded = data.load(args.data_dir, skip_bad=args.skip_bad)
+    for reason, count in loaded.dropped.items():
+        say(f"dropped {count}: {reason}")
+    if args.num_threads:
+        torch.set_num_threads(args.num_threads)
+    name = f"{args.data_dir.resolve().name}-{path.stem.removeprefix('config-')}"
+    bundle = loop.train(config, loaded, args.save_path or ROOT / "models" / name)
+    folder = shown(bundle.folder)
+    say(
+        f"{folder} is trained: valid accuracy {bundle.metrics['valid_accuracy']:.4f}. "
+        f"Next: ./iclassifier evaluate --model_path {folder} --data_dir {shown(args.data_dir)}"
+    )

@@ -1,0 +1,1 @@
+"""From a model directory to a running server: export, archive, launch, call."""

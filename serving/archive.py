@@ -1,0 +1,154 @@
+"""An export directory becomes a ``.mar``: equal input gives equal bytes, and it proves itself."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import yaml
+from model_archiver import ModelArchiver
+from model_archiver.model_archiver_config import ModelArchiverConfig
+
+from model_src.bundle import EXPORT, MANIFEST, Bundle
+from model_src.classifier import family_of
+from model_src.embeddings import EMBEDDINGS
+from model_src.errors import BundleError
+from model_src.files import atomic_write, read_json
+
+ROOT = Path(__file__).resolve().parent.parent
+TOLERANCE = 1e-5
+_SHIPPED = ("model_src", "handlers")
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip can hold
+
+# What TorchServe reads from the archive. A batch delay of 0 acts as 100 ms, so 1 is the least;
+# one thread a worker, because a second one gives a short sentence nothing.
+MODEL_CONFIG = {
+    "minWorkers": 1,
+    "maxWorkers": 4,
+    "batchSize": 8,
+    "maxBatchDelay": 1,
+    "responseTimeout": 60,
+    "startupTimeout": 120,
+    "deviceType": "cpu",
+    "handler": {"num_threads": 1},
+}
+
+
+def archive(export_dir: Path, model_name: str, model_store: Path) -> Path:
+    """Pack ``export_dir`` with its code as ``model_store/model_name.mar`` and check the result.
+
+    Raises:
+        BundleError: when it is no export directory, or the packed handler answers otherwise than
+            the export did.
+
+    """
+    bundle = Bundle.read(export_dir)
+    if bundle.kind != "export":
+        raise BundleError(f"{export_dir} is no export; make one with ./iclassifier export")
+    if not model_name.replace("-", "").replace("_", "").replace(".", "").isalnum():
+        raise BundleError(f"the model name {model_name!r} may hold letters, digits, - _ and . only")
+    target = model_store / f"{model_name}.mar"
+    with tempfile.TemporaryDirectory(prefix="iclassifier-") as scratch:
+        packed, reopened = Path(scratch) / "packed.mar", Path(scratch) / "reopened"
+        _zip(_assemble(bundle, model_name, Path(scratch)), packed)
+        with zipfile.ZipFile(packed) as opened:
+            opened.extractall(reopened)
+        check(reopened, read_json(export_dir / EXPORT, BundleError)["golden"])
+        atomic_write(target, packed.read_bytes())
+    return target
+
+
+def holds(mar: Path, export_dir: Path) -> bool:
+    """Tell whether ``mar`` was made from ``export_dir`` and the code as they are now."""
+    if not mar.is_file():
+        return False
+    sources = _code(Bundle.read(export_dir)) | {f"model/{MANIFEST}": export_dir / MANIFEST}
+    with zipfile.ZipFile(mar) as packed:
+        names = set(packed.namelist())
+        return all(
+            name in names and packed.read(name) == path.read_bytes()
+            for name, path in sources.items()
+        )
+
+
+def check(tree: Path, golden: list[dict[str, object]]) -> None:
+    """Ask the packed handler in a clean process and compare with the golden answers."""
+    script = Path(__file__).with_name("selfcheck.py")
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-P", str(script), str(tree)],
+        input=json.dumps([item["text"] for item in golden]),
+        capture_output=True,
+        text=True,
+        cwd=tree,
+        env=os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"},
+        check=False,
+    )
+    if done.returncode:
+        raise BundleError(f"the packed handler does not work:\n{done.stderr.strip()}")
+    for item, answer in zip(golden, json.loads(done.stdout), strict=True):
+        expected = item["scores"]
+        got = answer["scores"]
+        if not isinstance(expected, dict) or set(got) != set(expected):
+            raise BundleError("the packed handler knows other labels than the export")
+        worst = max(abs(got[label] - expected[label]) for label in expected)
+        if worst > TOLERANCE:
+            raise BundleError(f"the packed handler differs from the export by {worst:.2g}")
+
+
+def _code(bundle: Bundle) -> dict[str, Path]:
+    """Map names in the archive to our files: both packages, the one handler at the root."""
+    entry_points = {ROOT / "handlers" / f"{family.handler}.py" for family in EMBEDDINGS.values()}
+    files = (path for name in _SHIPPED for path in (ROOT / name).rglob("*.py"))
+    code = {str(path.relative_to(ROOT)): path for path in files if path not in entry_points}
+    handler = f"{family_of(bundle.config).handler}.py"
+    return code | {handler: ROOT / "handlers" / handler}
+
+
+def _assemble(bundle: Bundle, model_name: str, scratch: Path) -> Path:
+    """Let torch-model-archiver lay out the archive as a folder, with a manifest free of times."""
+    extra = scratch / "extra"
+    handler = f"{family_of(bundle.config).handler}.py"
+    for name, path in _code(bundle).items():
+        if name != handler:
+            (extra / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, extra / name)
+    shutil.copytree(bundle.folder, extra / "model")
+    settings = scratch / "model-config.yaml"
+    settings.write_text(yaml.safe_dump(MODEL_CONFIG, sort_keys=False), encoding="utf-8")
+    (scratch / "out").mkdir()
+    (scratch / "tmp").mkdir()
+    previous = tempfile.tempdir
+    tempfile.tempdir = str(scratch / "tmp")  # the archiver deletes TMPDIR/<model name> first
+    try:
+        ModelArchiver.generate_model_archive(
+            ModelArchiverConfig(
+                model_name=model_name,
+                handler=str(ROOT / "handlers" / handler),
+                version="1.0",
+                extra_files=str(extra),
+                export_path=str(scratch / "out"),
+                config_file=str(settings),
+                archive_format="no-archive",
+            )
+        )
+    finally:
+        tempfile.tempdir = previous
+    tree = scratch / "out" / model_name
+    manifest = tree / "MAR-INF" / "MANIFEST.json"
+    content = read_json(manifest, BundleError)
+    content.pop("createdOn", None)
+    manifest.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    return tree
+
+
+def _zip(tree: Path, target: Path) -> None:
+    """Store the files in order of name with a fixed time: weights hardly compress anyway."""
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as packed:
+        for path in sorted(path for path in tree.rglob("*") if path.is_file()):
+            entry = zipfile.ZipInfo(str(path.relative_to(tree)), _EPOCH)
+            entry.external_attr = 0o644 << 16
+            packed.writestr(entry, path.read_bytes())

@@ -1,0 +1,63 @@
+"""Processes and ports of this machine: who is alive, what is free, how to end a whole group."""
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ``count`` different loopback ports that nobody listens on right now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def is_free(port: int) -> bool:
+    """Tell whether a server could listen on the loopback ``port``."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+def birth(pid: int) -> int | None:
+    """Return when a live process started, in clock ticks since boot, or None.
+
+    A pid alone may have been given to another process since; with its birth it is unique.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else int(fields[19])
+
+
+def group(leader: int) -> list[int]:
+    """Return the live processes of the group of ``leader``."""
+    members = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if os.getpgid(int(entry.name)) == leader and birth(int(entry.name)) is not None:
+                members.append(int(entry.name))
+    return members
+
+
+def end_group(leader: int, patience: float) -> None:
+    """Ask the leader of a process group to end, then end what is left of the group by force."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(leader, signal.SIGTERM)
+    deadline = time.monotonic() + patience
+    while group(leader) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
+    while group(leader):
+        time.sleep(0.02)

