@@ -27,7 +27,12 @@ from model_src.files import atomic_write, read_json, sha256
 from model_src.tokenizer import Tokenizer
 
 VERSION = 1
-MANIFEST, METRICS, WEIGHTS, EXPORT = "manifest.json", "metrics.json", "weights.safetensors", "export.json"
+MANIFEST, METRICS, WEIGHTS, EXPORT = (
+    "manifest.json",
+    "metrics.json",
+    "weights.safetensors",
+    "export.json",
+)
 _COMMON = ("config.json", "labels.json", "shape.json", "tokenizer.json")
 
 
@@ -66,7 +71,9 @@ class Bundle:
         (folder / "config.json").write_text(self.config.to_json(), encoding="utf-8")
         labels = json.dumps({"labels": self.labels}, ensure_ascii=False, indent=2)
         (folder / "labels.json").write_text(labels + "\n", encoding="utf-8")
-        (folder / "shape.json").write_text(json.dumps(self.shape, indent=2) + "\n", encoding="utf-8")
+        (folder / "shape.json").write_text(
+            json.dumps(self.shape, indent=2) + "\n", encoding="utf-8"
+        )
         self.tokenizer.save(folder)
 
     @property

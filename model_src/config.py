@@ -10,7 +10,6 @@ from typing import Any, Self
 
 from model_src.errors import ConfigError, nearest
 
-
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -77,7 +76,9 @@ class Config:
             raise ConfigError(f"cannot read {path} as JSON: {error}") from None
         if not isinstance(raw, dict):
             raise ConfigError(f"{path} must hold one JSON object, not {type(raw).__name__}")
-        values = {key: _typed(cls, key, value, str(path)) for key, value in raw.items()}
+        values: dict[str, Any] = {
+            key: _typed(cls, key, value, str(path)) for key, value in raw.items()
+        }
         for key, text in (overrides or {}).items():
             values[key] = _typed(cls, key, text, "the command line")
         missing = [f.name for f in dataclasses.fields(cls) if _required(f) and f.name not in values]
@@ -94,7 +95,9 @@ class Config:
             if not 0 <= getattr(self, key) < 1:
                 raise ConfigError(f"{key} is {getattr(self, key)}, but must be in [0, 1)")
         if not self.kernel_sizes or min(self.kernel_sizes) < 1:
-            raise ConfigError(f"kernel_sizes is {self.kernel_sizes}, but must be sizes of 1 or more")
+            raise ConfigError(
+                f"kernel_sizes is {self.kernel_sizes}, but must be sizes of 1 or more"
+            )
         if not self.lr > 0:
             raise ConfigError(f"lr is {self.lr}, but must be above 0")
 

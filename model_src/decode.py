@@ -24,6 +24,8 @@ def decode(logits: Tensor, labels: list[str]) -> list[Prediction]:
     # float64, so that the scores of a sentence sum to 1 within 1e-15 rather than 1e-7
     probabilities, order = logits.double().softmax(dim=1).sort(dim=1, descending=True, stable=True)
     return [
-        Prediction(labels[index[0]], row[0], {labels[i]: p for i, p in zip(index, row, strict=True)})
+        Prediction(
+            labels[index[0]], row[0], {labels[i]: p for i, p in zip(index, row, strict=True)}
+        )
         for index, row in zip(order.tolist(), probabilities.tolist(), strict=True)
     ]

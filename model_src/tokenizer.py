@@ -42,7 +42,7 @@ class WordTokenizer:
     pad_id = 0
 
     def __init__(self, words: list[str], *, lowercase: bool, n_ctx: int) -> None:
-        """Number ``words`` in order; the first two must be the pad and the unknown word."""
+        """Take the words in the order of their ids, the pad and the unknown word first."""
         if words[:2] != [PAD, UNK]:
             raise BundleError(f"the word list must begin with {PAD} {UNK}, not {words[:2]}")
         self.words, self.lowercase, self.n_ctx = words, lowercase, n_ctx

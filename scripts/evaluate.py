@@ -11,7 +11,7 @@ from scripts.options import Parser, say, shown
 from train import data
 from train.evaluate import Report, evaluate
 
-EXAMPLE = "./iclassifier evaluate --model_path models/movie_reviews-glove-cnn --data_dir data/movie_reviews"
+EXAMPLE = "./iclassifier evaluate --model_path models/glove-cnn --data_dir data/movie_reviews"
 
 
 def add_options(parser: Parser) -> None:

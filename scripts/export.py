@@ -22,7 +22,11 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("--model_path", type=Path, required=True, help="model directory")
     parser.add_argument("--format", default="torchscript", help=formats)
     parser.add_argument(
-        "--enable_dqm", action="store_const", const="int8", dest="format", help="same as --format int8"
+        "--enable_dqm",
+        action="store_const",
+        const="int8",
+        dest="format",
+        help="same as --format int8",
     )
     parser.add_argument("--data_dir", type=Path, help="compare on its valid split, not 8 sentences")
     parser.add_argument("--save_path", type=Path, help="export directory to write")
@@ -33,7 +37,9 @@ def run(args: argparse.Namespace) -> None:
     """Export and print what the comparison with the original measured."""
     torch.set_num_threads(args.num_threads)
     texts = [example.text for example in data.load(args.data_dir).valid] if args.data_dir else []
-    save_path = args.save_path or ROOT / "exports" / f"{args.model_path.resolve().name}-{args.format}"
+    save_path = (
+        args.save_path or ROOT / "exports" / f"{args.model_path.resolve().name}-{args.format}"
+    )
     bundle = export(args.model_path, args.format, save_path, texts or list(GOLDEN))
     show(bundle)
     folder = shown(bundle.folder)

@@ -17,7 +17,9 @@ from scripts.options import Parser, say
 from scripts.serve import RUN_DIR
 from serving.client import Client
 
-EXAMPLE = "./iclassifier predict --model_path exports/movie_reviews-glove-cnn-torchscript 'a great film'"
+EXAMPLE = (
+    "./iclassifier predict --model_path exports/movie_reviews-glove-cnn-torchscript 'a great film'"
+)
 _CHUNK = 256
 
 
@@ -29,7 +31,9 @@ def add_options(parser: Parser) -> None:
     keys = RUN_DIR / "key_file.json"
     parser.add_argument("--key_file", type=Path, default=keys, help="keys of that server")
     parser.add_argument("--input", type=Path, metavar="FILE", help="read one sentence a line")
-    parser.add_argument("--output_format", choices=("tsv", "jsonl"), default="tsv", help="default tsv")
+    parser.add_argument(
+        "--output_format", choices=("tsv", "jsonl"), default="tsv", help="default tsv"
+    )
     parser.add_argument("--batch_size", type=int, default=32, help="sentences at once (default 32)")
     parser.add_argument("--num_threads", type=int, default=1, help="threads (default 1, as served)")
 

@@ -31,7 +31,11 @@ def run(args: argparse.Namespace) -> None:
     folder = args.data_dir or ROOT / "data" / args.dataset
     if args.dataset or args.input:
         make(folder, args.dataset, args.input, args.seed, skip_bad=args.skip_bad)
-    report(folder, skip_bad=args.skip_bad)
+    counts(data.load(folder, skip_bad=args.skip_bad))
+    say(
+        f"{shown(folder)} is ready. "
+        f"Next: ./iclassifier train --config glove-cnn --data_dir {shown(folder)}"
+    )
 
 
 def make(folder: Path, dataset: str, source: Path | None, seed: int, *, skip_bad: bool) -> None:
@@ -48,17 +52,12 @@ def make(folder: Path, dataset: str, source: Path | None, seed: int, *, skip_bad
             data.write(scratch / f"{name}.tsv", part)
 
 
-def report(folder: Path, *, skip_bad: bool) -> None:
-    """Check a data directory and print its counts."""
-    loaded = data.load(folder, skip_bad=skip_bad)
+def counts(loaded: data.Data) -> None:
+    """Print how many sentences a data directory has, and how many lines were dropped."""
     for reason, count in loaded.dropped.items():
         say(f"dropped {count}: {reason}")
     for split in data.SPLITS:
         part = getattr(loaded, split)
-        counts = Counter(example.label for example in part)
-        shares = ", ".join(f"{label} {counts[label]}" for label in loaded.labels)
+        found = Counter(example.label for example in part)
+        shares = ", ".join(f"{label} {found[label]}" for label in loaded.labels)
         say(f"{split:>6}: {len(part):>6} sentences ({shares})")
-    say(
-        f"{shown(folder)} is ready. "
-        f"Next: ./iclassifier train --config glove-cnn --data_dir {shown(folder)}"
-    )

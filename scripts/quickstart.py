@@ -71,11 +71,13 @@ def run(args: argparse.Namespace) -> None:
     folder = args.data_dir or home / "data" / "movie_reviews"
     if not args.data_dir and not folder.exists():
         prepare.make(folder, "movie_reviews", None, 42, skip_bad=False)
-    prepare.report(folder, skip_bad=False)
     loaded = data.load(folder)
+    prepare.counts(loaded)
 
     exports = []
+    cores = torch.get_num_threads()
     for road in ROADS:
+        torch.set_num_threads(cores)
         say(f"\n2/5 train and evaluate {road.name}")
         model = _trained(road, args.epoch or road.epoch, loaded, home)
         torch.set_num_threads(1)  # from here on as served
@@ -116,14 +118,7 @@ def _trained(road: Road, epoch: str, loaded: data.Data, home: Path) -> Bundle:
             return found
     except BundleError:
         pass
-    torch.set_num_threads(torch.get_num_threads() if road is ROADS[0] else _cores())
     return loop.train(config, loaded, folder)
-
-
-def _cores() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0))
 
 
 def _evaluated(model: Bundle, loaded: data.Data) -> Report:
@@ -180,7 +175,11 @@ def _curl(started: Server, model: str, texts: list[str]) -> list[dict[str, Any]]
         say("curl is not installed (apt-get install curl); asking with Python instead")
         client = Client(started.url(model), started.key_file)
         return [client.predict(text) for text in tqdm(texts, desc=model, unit=" sentences")]
-    command = [str(ROOT / "scripts" / "batch_curl.sh"), started.url(model), str(started.header_file)]
+    command = [
+        str(ROOT / "scripts" / "batch_curl.sh"),
+        started.url(model),
+        str(started.header_file),
+    ]
     lines = "\n".join(" ".join(text.split()) for text in texts) + "\n"
     done = subprocess.run(command, input=lines, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:

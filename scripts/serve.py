@@ -17,9 +17,13 @@ def add_options(parser: Parser) -> None:
     """Declare the options."""
     parser.add_argument("action", choices=("start", "stop", "status"))
     parser.add_argument("models", nargs="*", help="archives to start (default: all in the store)")
-    parser.add_argument("--model_store", type=Path, default=ROOT / "model_store", help="their folder")
+    parser.add_argument(
+        "--model_store", type=Path, default=ROOT / "model_store", help="their folder"
+    )
     parser.add_argument("--run_dir", type=Path, default=RUN_DIR, help="state, keys and logs")
-    parser.add_argument("--seconds", type=float, default=120, help="time to get READY (default 120)")
+    parser.add_argument(
+        "--seconds", type=float, default=120, help="time to get READY (default 120)"
+    )
     for name, port in _PORTS.items():
         parser.add_argument(
             f"--{name}_port", type=int, default=port, help=f"default {port}; 0 takes a free one"

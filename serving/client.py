@@ -37,7 +37,7 @@ class Client:
         """Answer sentences one after the other."""
         return map(self.predict, texts)
 
-    def _post(self, body: dict[str, object]) -> dict[str, Any]:
+    def _post(self, body: dict[str, Any]) -> dict[str, Any]:
         try:
             response = self._session.post(self.url, json=body, timeout=self.seconds)
         except requests.RequestException as reason:

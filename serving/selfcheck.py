@@ -21,11 +21,17 @@ def main(tree: Path) -> None:
     context = Context(
         model["modelName"], str(tree), None, len(texts), None, "", model_yaml_config=settings
     )
-    context.request_processor = [RequestProcessor({"Content-Type": "application/json"})] * len(texts)
-    (handler_class,) = list_classes_from_module(importlib.import_module(Path(model["handler"]).stem))
+    context.request_processor = [RequestProcessor({"Content-Type": "application/json"})] * len(
+        texts
+    )
+    (handler_class,) = list_classes_from_module(
+        importlib.import_module(Path(model["handler"]).stem)
+    )
     handler = handler_class()
     handler.initialize(context)
-    answers = handler.handle([{"body": json.dumps({"text": text}).encode()} for text in texts], context)
+    answers = handler.handle(
+        [{"body": json.dumps({"text": text}).encode()} for text in texts], context
+    )
     json.dump([json.loads(answer) for answer in answers], sys.stdout)
 
 

@@ -121,7 +121,9 @@ def start(
     chosen = dict(zip(_ADDRESSES, free_ports(len(_ADDRESSES)), strict=True)) | (ports or {})
     for name, port in chosen.items():
         if not is_free(port):
-            raise ServerError(f"port {port} for {name} is in use; choose another, or 0 for a free one")
+            raise ServerError(
+                f"port {port} for {name} is in use; choose another, or 0 for a free one"
+            )
     _prepare(run_dir, model_store, models, chosen)
     process = _launch(run_dir, model_store)
     server = Server(run_dir, process.pid, birth(process.pid) or 0, chosen, models)
@@ -146,7 +148,9 @@ def _check(model_store: Path, models: list[str]) -> None:
             hint = nearest(name, known) if known else "; it holds none"
             raise ServerError(f"{model_store} has no archive {name}.mar{hint}")
     if not models:
-        raise ServerError(f"no model to serve in {model_store}; make one with ./iclassifier archive")
+        raise ServerError(
+            f"no model to serve in {model_store}; make one with ./iclassifier archive"
+        )
 
 
 def _prepare(run_dir: Path, model_store: Path, models: list[str], ports: dict[str, int]) -> None:
@@ -157,8 +161,8 @@ def _prepare(run_dir: Path, model_store: Path, models: list[str], ports: dict[st
     for name in (_KEYS, _HEADER):
         (run_dir / name).unlink(missing_ok=True)
     lines = [(ROOT / "config.properties").read_text(encoding="utf-8")]
-    for name in ("inference", "management", "metrics"):
-        lines.append(f"{name}_address=http://127.0.0.1:{ports[name]}")
+    http = ("inference", "management", "metrics")
+    lines += [f"{name}_address=http://127.0.0.1:{ports[name]}" for name in http]
     for name in ("grpc_inference", "grpc_management"):
         lines += [f"{name}_address=127.0.0.1", f"{name}_port={ports[name]}"]
     lines.append(f"model_store={model_store.resolve()}")
@@ -204,7 +208,9 @@ def _wait(server: Server, process: "subprocess.Popen[bytes]", seconds: float) ->
     with tqdm(total=len(server.models), desc="start workers", unit=" models") as bar:
         while bar.n < len(server.models):
             if process.poll() is not None:
-                raise ServerError(f"the server ended at once:\n{_tail(server.run_dir, 'console.log')}")
+                raise ServerError(
+                    f"the server ended at once:\n{_tail(server.run_dir, 'console.log')}"
+                )
             crashed = _crash(server.run_dir)
             if crashed:
                 raise ServerError(f"a worker failed to load its model:\n{crashed}")

@@ -59,7 +59,9 @@ def load(data_dir: Path, *, skip_bad: bool = False) -> Data:
     train = read(paths["train"], dropped if skip_bad else None)
     labels = sorted({example.label for example in train})
     if len(labels) < 2:
-        raise DataError(f"{paths['train']} has {len(labels)} different labels; at least 2 are needed")
+        raise DataError(
+            f"{paths['train']} has {len(labels)} different labels; at least 2 are needed"
+        )
     valid, test = (
         read(paths[split], dropped if skip_bad else None, labels) for split in ("valid", "test")
     )
@@ -70,7 +72,9 @@ def load(data_dir: Path, *, skip_bad: bool = False) -> Data:
 def find(data_dir: Path, split: str) -> Path:
     """Return the one file of ``split``; raises DataError when there is none or more than one."""
     if not data_dir.is_dir():
-        raise DataError(f"there is no data directory {data_dir}; make it with ./iclassifier prepare")
+        raise DataError(
+            f"there is no data directory {data_dir}; make it with ./iclassifier prepare"
+        )
     found = [path for suffix in _READERS if (path := data_dir / f"{split}{suffix}").is_file()]
     if len(found) == 1:
         return found[0]
@@ -142,7 +146,11 @@ def split(examples: list[Example], seed: int) -> dict[str, list[Example]]:
     for _, texts in sorted(by_label.items()):
         generator.shuffle(texts)
         tenth = round(len(texts) / 10)
-        cuts = {"test": texts[:tenth], "valid": texts[tenth : 2 * tenth], "train": texts[2 * tenth :]}
+        cuts = {
+            "test": texts[:tenth],
+            "valid": texts[tenth : 2 * tenth],
+            "train": texts[2 * tenth :],
+        }
         for name, chosen in cuts.items():
             parts[name] += [example for text in chosen for example in by_text[text]]
     for part in parts.values():
@@ -217,19 +225,18 @@ def _read_csv(path: Path, bad: list[_Bad]) -> Iterator[_Row]:
 
 def _read_jsonl(path: Path, bad: list[_Bad]) -> Iterator[_Row]:
     for number, line in _lines(path, bad):
-        pairs: list[tuple[str, object]] = []
         try:
-            item = json.loads(line or "{}", object_pairs_hook=lambda found: pairs.extend(found) or {})
+            # objects become tuples of pairs, so that a key that occurs twice is seen
+            item = json.loads(line or "{}", object_pairs_hook=tuple)
         except (ValueError, RecursionError):
             bad.append(_Bad(number, "no valid JSON"))
             continue
-        keys = [key for key, _ in pairs]
-        if not isinstance(item, dict):
+        if not isinstance(item, tuple):
             bad.append(_Bad(number, "no JSON object"))
-        elif keys.count("text") > 1 or keys.count("label") > 1:
+        elif len(dict(item)) < len(item):
             bad.append(_Bad(number, "a key occurs twice"))
         else:
-            values = dict(pairs)
+            values = dict(item)
             yield number, values.get("text"), values.get("label")
 
 

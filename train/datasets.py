@@ -66,7 +66,9 @@ def fetch(name: str, cache: Path) -> list[Example]:
     if not archive.exists():
         _download(dataset, archive)
     if sha256(archive) != dataset.sha256:
-        raise DataError(f"{archive} is not the expected file (wrong checksum): delete it, try again")
+        raise DataError(
+            f"{archive} is not the expected file (wrong checksum): delete it, try again"
+        )
     examples = dataset.read(archive)
     if len(examples) != dataset.sentences:
         raise DataError(f"{name} has {len(examples)} sentences instead of {dataset.sentences}")

@@ -122,7 +122,7 @@ class _Fit:
             logits = self.model(ids, mask)
         loss: Tensor = self.loss(logits.float(), targets)
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
         self.optimizer.step()
         self.schedule.step()
@@ -171,7 +171,7 @@ def has_bf16() -> bool:
 
 
 def _groups(model: Classifier, config: Config) -> list[dict[str, Any]]:
-    """Decay matrices only: not biases, norms, or word vectors (words unseen in train would fade)."""
+    """Decay matrices only: no biases, norms or word vectors (words not in train would fade)."""
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     decayed = [p for name, p in trained if p.dim() > 1 and name != "embedding.table.weight"]
     chosen = {id(p) for p in decayed}

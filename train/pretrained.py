@@ -77,7 +77,9 @@ def transformer(config: Config, texts: list[str]) -> Pretrained:
         ) from None
     missing = [key for key in info["missing_keys"] if not key.startswith("pooler.")]
     if missing:
-        raise ConfigError(f"the checkpoint {name!r} lacks {len(missing)} weights, e.g. {missing[0]}")
+        raise ConfigError(
+            f"the checkpoint {name!r} lacks {len(missing)} weights, e.g. {missing[0]}"
+        )
     if config.n_ctx > model.config.max_position_embeddings:
         most = model.config.max_position_embeddings
         raise ConfigError(f"n_ctx is {config.n_ctx}, but {name!r} takes at most {most} tokens")
@@ -88,9 +90,7 @@ def transformer(config: Config, texts: list[str]) -> Pretrained:
         if not key.startswith("pooler.")
     }
     shape = json.loads(model.config.to_json_string())
-    fitted = SubwordTokenizer(
-        tokenizer.fast, n_ctx=config.n_ctx, lower=config.bert_do_lower_case
-    )
+    fitted = SubwordTokenizer(tokenizer.fast, n_ctx=config.n_ctx, lower=config.bert_do_lower_case)
     return Pretrained(shape, fitted, state)
 
 
@@ -104,7 +104,9 @@ def _remove_layers(model: Any, layers: list[int]) -> None:  # noqa: ANN401 - any
     count = model.config.num_hidden_layers
     wrong = [i for i in layers if not 0 <= i < count]
     if wrong or len(set(layers)) >= count:
-        raise ConfigError(f"bert_remove_layers is {layers}, but the checkpoint has layers 0-{count - 1}")
+        raise ConfigError(
+            f"bert_remove_layers is {layers}, but the checkpoint has layers 0-{count - 1}"
+        )
     stack = model.encoder.layer
     model.encoder.layer = torch.nn.ModuleList(stack[i] for i in range(count) if i not in layers)
     model.config.num_hidden_layers = len(model.encoder.layer)
@@ -116,7 +118,9 @@ def _packaged(table: dict[str, tuple[str, str]], name: str) -> Path | None:
     package, inside = table[name]
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise ConfigError(f"{name} needs the package {package}: run ./iclassifier once to install it")
+        raise ConfigError(
+            f"{name} needs the package {package}: run ./iclassifier once to install it"
+        )
     return Path(spec.origin).parent / inside
 
 
@@ -126,13 +130,16 @@ def _read_vectors(name: str) -> tuple[list[str], np.ndarray]:
     if folder is not None:
         import pyarrow.parquet
 
-        words = pyarrow.parquet.read_table(folder / "glove_6B_index.parquet")["index"].to_pylist()
-        return words, np.load(folder / "glove_6B_50d_emb.npy", mmap_mode="r")
+        index = pyarrow.parquet.read_table(folder / "glove_6B_index.parquet")["index"]
+        return index.to_pylist(), np.load(folder / "glove_6B_50d_emb.npy", mmap_mode="r")
     path = Path(name)
     if not path.is_file():
         known = ", ".join(_PACKAGED_VECTORS)
-        raise ConfigError(f"embedding_path is {name!r}, but there is no such file; packaged: {known}")
-    words, rows = [], []
+        raise ConfigError(
+            f"embedding_path is {name!r}, but there is no such file; packaged: {known}"
+        )
+    words: list[str] = []
+    rows: list[np.ndarray] = []
     with path.open(encoding="utf-8") as stream:
         for number, line in enumerate(tqdm(stream, desc=path.name, unit=" words"), 1):
             word, *values = line.rstrip().split(" ")

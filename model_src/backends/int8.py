@@ -44,8 +44,9 @@ def load(bundle: "Bundle", path: Path) -> "Backend":
     top = _levels()
     for name, module in list(model.named_modules()):
         if isinstance(module, nn.Linear):
-            parts = (tensors.pop(f"{name}.{part}", None) for part in ("weight", _SCALE, "bias"))
-            model.set_submodule(name, _Int8Linear(*parts, top))
+            weight, scale = (tensors.pop(f"{name}.{part}") for part in ("weight", _SCALE))
+            bias = tensors.pop(f"{name}.bias", None)
+            model.set_submodule(name, _Int8Linear(weight, scale, bias, top))
     for name, value in tensors.items():
         owner, _, leaf = name.rpartition(".")
         module = model.get_submodule(owner)

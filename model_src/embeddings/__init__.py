@@ -4,11 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
-
 from model_src.config import Config
 from model_src.embeddings.glove import GloveEmbedding
 from model_src.embeddings.transformer import TransformerEmbedding
+from model_src.interfaces import Embedding
 from model_src.tokenizer import SubwordTokenizer, WordTokenizer
 
 
@@ -16,7 +15,7 @@ from model_src.tokenizer import SubwordTokenizer, WordTokenizer
 class Family:
     """One entry: everything that differs between embedding families at run time."""
 
-    build: Callable[[Config, dict[str, Any]], nn.Module]
+    build: Callable[[Config, dict[str, Any]], Embedding]
     tokenizer: type[WordTokenizer] | type[SubwordTokenizer]
     encoders: tuple[str, ...]
     handler: str

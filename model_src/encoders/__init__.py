@@ -1,6 +1,10 @@
 """The table of encoders: hidden states and a mask in, one vector a sentence out."""
 
+from collections.abc import Callable
+
+from model_src.config import Config
 from model_src.encoders.cls import ClsEncoder
 from model_src.encoders.cnn import CnnEncoder
+from model_src.interfaces import Encoder
 
-ENCODERS = {"cnn": CnnEncoder, "cls": ClsEncoder}
+ENCODERS: dict[str, Callable[[Config, int], Encoder]] = {"cnn": CnnEncoder, "cls": ClsEncoder}

@@ -1,11 +1,12 @@
 """The CLS head (BERT, arXiv 1810.04805): the state of the first token stands for the sentence."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from model_src.config import Config
+from model_src.interfaces import Encoder
 
 
-class ClsEncoder(nn.Module):
+class ClsEncoder(Encoder):
     """Take the first position."""
 
     def __init__(self, config: Config, hidden_size: int) -> None:

@@ -4,9 +4,10 @@ import torch
 from torch import Tensor, nn
 
 from model_src.config import Config
+from model_src.interfaces import Encoder
 
 
-class CnnEncoder(nn.Module):
+class CnnEncoder(Encoder):
     """Convolutions of several widths, the maximum over real positions, one hidden layer.
 
     A window starts at every real token and sees zeros past the last one, so a sentence shorter
@@ -21,7 +22,9 @@ class CnnEncoder(nn.Module):
         )
         self.widest = max(config.kernel_sizes)
         self.dropout = nn.Dropout(config.dropout)
-        self.hidden = nn.Linear(config.num_filters * len(config.kernel_sizes), config.fc_hidden_size)
+        self.hidden = nn.Linear(
+            config.num_filters * len(config.kernel_sizes), config.fc_hidden_size
+        )
         self.out_size = config.fc_hidden_size
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""What must keep working, from the parts to the road as a user walks it."""

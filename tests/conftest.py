@@ -1,0 +1,217 @@
+"""Tiny real parts: data, vectors, a checkpoint, and every model and export made from them."""
+
+import itertools
+import json
+import random
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+from model_src.backends import FORMATS
+from model_src.config import Config
+from model_src.embeddings import EMBEDDINGS
+from serving import server
+from serving.archive import archive
+from serving.export import export
+from serving.server import Server
+from train import data, loop
+
+ROOT = Path(__file__).resolve().parent.parent
+GOOD = ["great", "lovely", "superb", "funny", "moving", "brilliant", "warm", "charming"]
+BAD = ["awful", "boring", "dull", "tedious", "weak", "sloppy", "cold", "clumsy"]
+REST = [
+    "the",
+    "a",
+    "film",
+    "movie",
+    "plot",
+    "is",
+    "was",
+    "and",
+    "with",
+    "actors",
+    "story",
+    ",",
+    ".",
+    "!",
+    "n't",
+    "do",
+    "it",
+    "very",
+]
+WORDS = GOOD + BAD + REST
+
+# Every (embedding, encoder) pair and every way to serve it: tests loop over the tables.
+PAIRS = [(name, encoder) for name, family in EMBEDDINGS.items() for encoder in family.encoders]
+SERVED = [f"{name}-{encoder}-{form}" for (name, encoder), form in itertools.product(PAIRS, FORMATS)]
+
+# What a tokenizer, a mask or a protocol may stumble over, all of it text that can be labelled.
+ODD_TEXTS = [
+    "a",
+    ".",
+    "great",
+    "zxqv unknownword 12345",
+    "the film is great " * 80,
+    "정말 재미있는 영화였어요",
+    "ünïcödé naïve café \u202eabc\u200d \ufeff",
+    "tab\tand\nnewline",
+    "[CLS] [SEP] [PAD] <pad> <unk> [MASK]",
+    '{"text": "not JSON but text"}',
+    "nul \x00 and \x1b control",
+    "x" * 5000,
+]
+
+
+def sentence(generator: random.Random, label: str) -> str:
+    """Return a sentence whose label a small model can learn."""
+    words = generator.choices(REST, k=generator.randint(0, 12))
+    words += generator.choices(GOOD if label == "good" else BAD, k=generator.randint(1, 3))
+    generator.shuffle(words)
+    return " ".join(words)
+
+
+@pytest.fixture(scope="session")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all shared parts."""
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="session")
+def data_dir(work: Path) -> Path:
+    """A data directory with 320 sentences of two labels."""
+    generator = random.Random(0)
+    labels = ["good", "bad"] * 160
+    examples = [data.Example(sentence(generator, label), label) for label in labels]
+    folder = work / "data"
+    folder.mkdir()
+    for name, part in data.split(examples, 0).items():
+        data.write(folder / f"{name}.tsv", part)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def loaded(data_dir: Path) -> data.Data:
+    """The same in memory."""
+    return data.load(data_dir)
+
+
+@pytest.fixture(scope="session")
+def vectors(work: Path) -> Path:
+    """A GloVe text file with 16 values a word."""
+    values = np.random.default_rng(0).normal(size=(len(WORDS), 16))
+    lines = [
+        f"{word} {' '.join(f'{v:.4f}' for v in row)}\n"
+        for word, row in zip(WORDS, values, strict=True)
+    ]
+    path = work / "vectors.txt"
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="session")
+def checkpoint(work: Path) -> Path:
+    """A random BERT of two layers with a WordPiece vocabulary, as its library saves it."""
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    folder = work / "checkpoint"
+    pieces = [*"abcdefghijklmnopqrstuvwxyz", *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz")]
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *pieces]
+    vocabulary = list(dict.fromkeys(vocabulary))
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    BertModel(config).save_pretrained(folder)
+    ids = {piece: i for i, piece in enumerate(vocabulary)}
+    BertTokenizerFast(vocab=ids, do_lower_case=True).save_pretrained(folder)
+    return folder
+
+
+class Models(NamedTuple):
+    """Where the tiny models and exports lie."""
+
+    models: dict[tuple[str, str], Path]
+    exports: dict[str, Path]
+
+
+def tiny_config(name: str, encoder: str, vectors: Path, checkpoint: Path, **more: object) -> Config:
+    """Return the config of one registry entry on tiny parts."""
+    values = {
+        "emb_class": name,
+        "enc_class": encoder,
+        "n_ctx": 40,
+        "num_filters": 16,
+        "fc_hidden_size": 32,
+        "embedding_path": str(vectors),
+        "embedding_trainable": True,
+        "bert_model_name_or_path": str(checkpoint),
+        "batch_size": 16,
+        "epoch": 4,
+        "lr": 5e-3,
+        "use_amp": False,
+    }
+    return Config(**(values | more))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def tiny(work: Path, loaded: data.Data, vectors: Path, checkpoint: Path) -> Models:
+    """Every registry entry trained for real, and exported in every format."""
+    models, exports = {}, {}
+    for name, encoder in PAIRS:
+        config = tiny_config(name, encoder, vectors, checkpoint)
+        models[name, encoder] = loop.train(
+            config, loaded, work / "models" / f"{name}-{encoder}"
+        ).folder
+        for form in FORMATS:
+            served = f"{name}-{encoder}-{form}"
+            folder = work / "exports" / served
+            texts = [example.text for example in loaded.valid]
+            exports[served] = export(models[name, encoder], form, folder, texts).folder
+    return Models(models, exports)
+
+
+@pytest.fixture(scope="session")
+def model_store(work: Path, tiny: Models) -> Path:
+    """Archives of all exports, each of which has proven itself."""
+    for name, folder in tiny.exports.items():
+        archive(folder, name, work / "model_store")
+    return work / "model_store"
+
+
+@pytest.fixture(scope="session")
+def live(work: Path, model_store: Path) -> Iterator[Server]:
+    """A real TorchServe with all archives."""
+    torch.set_num_threads(1)
+    started = server.start(model_store, SERVED, work / "serve")
+    yield started
+    started.stop()
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """Compute as workers do."""
+    torch.set_num_threads(1)
+
+
+def cli(*arguments: object, cwd: Path = ROOT, **more: object) -> "subprocess.CompletedProcess[str]":
+    """Run ./iclassifier as a user does."""
+    command = [str(ROOT / "iclassifier"), *map(str, arguments)]
+    return subprocess.run(  # type: ignore[call-overload, no-any-return]
+        command, cwd=cwd, capture_output=True, text=True, check=False, **more
+    )
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """Return a JSON object."""
+    value: dict[str, object] = json.loads(path.read_text(encoding="utf-8"))
+    return value

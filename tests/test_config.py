@@ -1,0 +1,74 @@
+"""A config is typed, and a mistake in it is named with the nearest right thing."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from model_src.classifier import family_of
+from model_src.config import Config
+from model_src.errors import ConfigError
+from tests.conftest import ROOT
+
+
+def load(tmp_path: Path, more: dict[str, object], **overrides: str) -> Config:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"emb_class": "glove", "enc_class": "cnn"} | more), encoding="utf-8")
+    return Config.load(path, overrides)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.json")), ids=lambda p: p.stem)
+def test_every_shipped_config_loads_and_names_a_known_pair(path: Path) -> None:
+    family_of(Config.load(path))
+
+
+def test_a_config_survives_being_written_and_read(tmp_path: Path) -> None:
+    config = load(tmp_path, {"bert_do_lower_case": True, "lr": 1}, bert_remove_layers="8,9")
+    (tmp_path / "again.json").write_text(config.to_json(), encoding="utf-8")
+    assert Config.load(tmp_path / "again.json") == config
+    assert config.bert_remove_layers == [8, 9]
+
+
+@pytest.mark.parametrize(
+    ("more", "overrides", "said"),
+    [
+        ({"num_filter": 3}, {}, "did you mean 'num_filters'?"),
+        ({}, {"bach_size": "3"}, "did you mean 'batch_size'?"),
+        ({"epoch": "8"}, {}, "epoch from .* is '8', but must be of type int"),
+        ({"epoch": True}, {}, "must be of type int"),
+        ({}, {"epoch": "eight"}, "epoch from the command line is 'eight'"),
+        ({}, {"lowercase": "maybe"}, "must be of type bool"),
+        ({"kernel_sizes": [2, "3"]}, {}, "must be of type"),
+        ({"dropout": 1.5}, {}, "dropout is 1.5, but must be in"),
+        ({"batch_size": 0}, {}, "must be at least 1"),
+        ({"kernel_sizes": []}, {}, "kernel_sizes"),
+        ({"lr": 0}, {}, "must be above 0"),
+    ],
+)
+def test_a_wrong_value_is_named(
+    tmp_path: Path, more: dict[str, object], overrides: dict[str, str], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load(tmp_path, more, **overrides)
+
+
+def test_a_missing_file_or_key_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config-glove.json").write_text('{"emb_class": "glove"}', encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"did you mean 'config-glove.json'"):
+        Config.load(tmp_path / "config-glov.json")
+    with pytest.raises(ConfigError, match="lacks the key 'enc_class'"):
+        Config.load(tmp_path / "config-glove.json")
+
+
+@pytest.mark.parametrize(
+    ("pair", "said"),
+    [
+        (("glov", "cnn"), "did you mean 'glove'"),
+        (("bert", "cnm"), "did you mean 'cnn'"),
+        (("glove", "cls"), "glove has no encoder 'cls'"),
+    ],
+)
+def test_an_unknown_pair_is_named(tmp_path: Path, pair: tuple[str, str], said: str) -> None:
+    config = load(tmp_path, {"emb_class": pair[0], "enc_class": pair[1]})
+    with pytest.raises(ConfigError, match=said):
+        family_of(config)

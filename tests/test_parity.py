@@ -1,0 +1,69 @@
+"""A sentence gets the same answer alone, padded, in any batch, in any order, in every format."""
+
+import random
+
+import pytest
+import torch
+
+from model_src.backends import FORMATS
+from model_src.decode import Prediction, decode
+from model_src.predictor import Predictor
+from model_src.tokenizer import pad_batch
+from tests.conftest import ODD_TEXTS, PAIRS, SERVED, Models, sentence
+
+EXACT = 1e-5
+
+
+def difference(a: Prediction, b: Prediction) -> float:
+    return max(abs(a.scores[label] - b.scores[label]) for label in a.scores)
+
+
+def folders(tiny: Models) -> dict[str, Predictor]:
+    found = {f"{a}-{b}": Predictor.load(folder) for (a, b), folder in tiny.models.items()}
+    return found | {name: Predictor.load(folder) for name, folder in tiny.exports.items()}
+
+
+@pytest.mark.parametrize("name", [f"{a}-{b}" for a, b in PAIRS] + SERVED)
+def test_batch_order_and_padding_change_nothing(tiny: Models, name: str) -> None:
+    predictor = folders(tiny)[name]
+    generator = random.Random(1)
+    texts = ODD_TEXTS + [sentence(generator, "good") for _ in range(60)]
+    alone = {text: predictor.predict([text])[0] for text in texts}
+    for batch_size in (2, 7, 64):
+        generator.shuffle(texts)
+        for text, answer in zip(texts, predictor.predict(texts, batch_size), strict=True):
+            assert difference(answer, alone[text]) <= EXACT
+    rows = predictor.bundle.tokenizer.encode_batch(texts[:5])
+    longest = predictor.bundle.config.n_ctx
+    with torch.inference_mode():
+        for text, row in zip(texts, rows, strict=False):
+            ids, mask = pad_batch([row, [1] * longest], predictor.bundle.tokenizer.pad_id)
+            padded = decode(predictor.backend(ids, mask), predictor.bundle.labels)[0]
+            assert difference(padded, alone[text]) <= EXACT
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+@pytest.mark.parametrize(("form", "allowed"), [("torchscript", 1e-5), ("int8", 0.05)])
+def test_a_format_keeps_the_answers(
+    tiny: Models, pair: tuple[str, str], form: str, allowed: float
+) -> None:
+    assert form in FORMATS
+    generator = random.Random(2)
+    texts = [sentence(generator, generator.choice(["good", "bad"])) for _ in range(100)]
+    before = Predictor.load(tiny.models[pair]).predict(texts)
+    after = Predictor.load(tiny.exports[f"{pair[0]}-{pair[1]}-{form}"]).predict(texts)
+    assert max(difference(a, b) for a, b in zip(before, after, strict=True)) <= allowed
+
+
+def test_scores_are_sorted_and_sum_to_one() -> None:
+    (answer,) = decode(torch.tensor([[0.1, 2.0, -1.0, 2.0]]), ["a", "b", "c", "d"])
+    assert list(answer.scores) == ["b", "d", "a", "c"]
+    assert answer.label == "b"
+    assert answer.score == answer.scores["b"]
+    assert abs(sum(answer.scores.values()) - 1) < 1e-12
+
+
+def test_a_short_sentence_works_with_wide_kernels(tiny: Models) -> None:
+    """The original crashed on inputs shorter than the widest kernel."""
+    for pair in PAIRS:
+        assert Predictor.load(tiny.models[pair]).predict(["great"])[0].label == "good"

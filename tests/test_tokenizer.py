@@ -1,0 +1,68 @@
+"""Words and subwords: known pieces, limits, special tokens as text, and what cannot be labelled."""
+
+from pathlib import Path
+
+import pytest
+
+from model_src.bundle import Bundle
+from model_src.tokenizer import PAD, UNK, WordTokenizer, pad_batch, text_problem
+from tests.conftest import ODD_TEXTS, PAIRS, Models
+
+
+@pytest.fixture
+def words() -> WordTokenizer:
+    vocabulary = [PAD, UNK, "do", "n't", "it", "'s", "u.s.", "film", "!", "."]
+    return WordTokenizer(vocabulary, lowercase=True, n_ctx=6)
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("It's a FILM!", ["it", "'s", "a", "film", "!"]),
+        ("don't", ["do", "n't"]),
+        ("U.S. film.", ["u.s.", "film", "."]),
+        ("well-made (film)", ["well", "-", "made", "(", "film", ")"]),
+        ("  \u3000film\u00a0\tdo ", ["film", "do"]),
+        ("한국어영화!", ["한국어영화", "!"]),
+    ],
+)
+def test_text_becomes_the_words_that_have_vectors(
+    words: WordTokenizer, text: str, pieces: list[str]
+) -> None:
+    assert words.pieces(text) == pieces
+
+
+def test_special_words_in_text_are_only_text(words: WordTokenizer) -> None:
+    assert 0 not in words.encode("<pad> <unk> film")
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+@pytest.mark.parametrize("text", ODD_TEXTS, ids=range(len(ODD_TEXTS)))
+def test_any_text_has_ids_within_the_limit(tiny: Models, pair: tuple[str, str], text: str) -> None:
+    bundle = Bundle.read(tiny.models[pair])
+    ids = bundle.tokenizer.encode(text)
+    assert 1 <= len(ids) <= bundle.config.n_ctx
+    assert bundle.tokenizer.encode_batch([text, "a"])[0] == ids
+    assert bundle.tokenizer.pad_id not in ids
+
+
+def test_a_saved_tokenizer_reads_the_same(tmp_path: Path, words: WordTokenizer) -> None:
+    words.save(tmp_path)
+    again = WordTokenizer.load(tmp_path)
+    assert again.encode("It's a film, don't!") == words.encode("It's a film, don't!")
+
+
+def test_padding_is_marked_by_the_mask() -> None:
+    ids, mask = pad_batch([[5, 6, 7], [8]], 0)
+    assert ids.tolist() == [[5, 6, 7], [8, 0, 0]]
+    assert mask.tolist() == [[True, True, True], [True, False, False]]
+
+
+@pytest.mark.parametrize("text", ["", " \t\n", "\u3000", "\ud800", "a \udfff"])
+def test_text_without_a_meaning_is_refused(text: str) -> None:
+    assert text_problem(text)
+
+
+@pytest.mark.parametrize("text", ODD_TEXTS, ids=range(len(ODD_TEXTS)))
+def test_odd_text_is_accepted(text: str) -> None:
+    assert text_problem(text) is None
