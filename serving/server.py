@@ -30,6 +30,8 @@ _JVM = (
     "-XX:+UseSerialGC",
     "-Xmx512m",
 )
+# Our own children, kept to be reaped when they end; most servers outlive the program.
+_CHILDREN: dict[int, "subprocess.Popen[bytes]"] = {}
 _CRASHES = ("Backend worker process died", "Traceback (most recent call last)")
 
 
@@ -89,6 +91,8 @@ class Server:
     def stop(self) -> None:
         """End Java and every worker, and remove what they left in the run folder."""
         end_group(self.pid, patience=10)
+        if child := _CHILDREN.pop(self.pid, None):
+            child.wait()
         for name in (_STATE, _KEYS, _HEADER):
             (self.run_dir / name).unlink(missing_ok=True)
         shutil.rmtree(self.run_dir / "tmp", ignore_errors=True)
@@ -126,6 +130,7 @@ def start(
             )
     _prepare(run_dir, model_store, models, chosen)
     process = _launch(run_dir, model_store)
+    _CHILDREN[process.pid] = process
     server = Server(run_dir, process.pid, birth(process.pid) or 0, chosen, models)
     try:
         state = {name: value for name, value in asdict(server).items() if name != "run_dir"}
@@ -136,7 +141,6 @@ def start(
         server.header_file.write_text(f"Authorization: Bearer {key}\n", encoding="utf-8")
     except BaseException:
         server.stop()
-        process.wait()
         raise
     return server
 

@@ -1,0 +1,132 @@
+"""A bundle is written whole or not at all, and a damaged one is refused with a clear sentence."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from model_src.backends import FORMATS
+from model_src.bundle import MANIFEST, WEIGHTS, Bundle
+from model_src.errors import BundleError
+from model_src.files import atomic_dir, atomic_write
+from model_src.predictor import Predictor
+from tests.conftest import SERVED, Models
+
+EVERY = ["model", *SERVED]
+
+
+@pytest.fixture
+def copy(tmp_path: Path, tiny: Models) -> Callable[[str], Path]:
+    """Make a copy of a bundle that a test may damage."""
+
+    def make(name: str) -> Path:
+        source = tiny.models["bert", "cls"] if name == "model" else tiny.exports[name]
+        return Path(shutil.copytree(source, tmp_path / "bundle"))
+
+    return make
+
+
+def files(folder: Path) -> list[Path]:
+    return [folder / name for name in json.loads((folder / MANIFEST).read_bytes())["files"]]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_missing_truncated_or_changed_file_is_refused(
+    copy: Callable[[str], Path], name: str
+) -> None:
+    folder = copy(name)
+    assert Predictor.load(folder).predict(["great"])
+    for path in files(folder):
+        content = path.read_bytes()
+        path.unlink()
+        with pytest.raises(BundleError, match=f"lacks its file {path.name}"):
+            Predictor.load(folder)
+        path.write_bytes(content[:-1])
+        with pytest.raises(BundleError, match=f"{path.name} has .* truncated"):
+            Predictor.load(folder)
+        path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+        with pytest.raises(BundleError, match=f"{path.name} is damaged"):
+            Predictor.load(folder)
+        path.write_bytes(content)
+    assert Predictor.load(folder).predict(["great"])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"version": 99}, "has format version 99, but this program reads version 1"),
+        ({"kind": "other"}, "is damaged"),
+        ({"files": {}}, "is damaged"),
+        ({"files": {"config.json": 3}}, "is damaged"),
+    ],
+)
+def test_a_foreign_manifest_is_refused(
+    copy: Callable[[str], Path], change: dict[str, object], said: str
+) -> None:
+    path = copy("model") / MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | change), encoding="utf-8")
+    with pytest.raises(BundleError, match=said):
+        Bundle.read(path.parent)
+
+
+def test_a_manifest_cannot_name_files_elsewhere(copy: Callable[[str], Path]) -> None:
+    path = copy("model") / MANIFEST
+    manifest = json.loads(path.read_text())
+    manifest["files"]["../secret"] = {"size": 1, "sha256": ""}
+    (path.parent.parent / "secret").write_text("x", encoding="utf-8")
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(BundleError, match=r"lacks its file \.\./secret"):
+        Bundle.read(path.parent)
+
+
+def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="there is no model or export directory"):
+        Bundle.read(tmp_path / "nowhere")
+    with pytest.raises(BundleError, match=f"it has no {MANIFEST}"):
+        Bundle.read(tmp_path)
+
+
+def test_no_format_needs_pickle(tiny: Models) -> None:
+    """A pickle begins with its protocol; TorchScript is a zip with pickles that torch restricts."""
+    for folder in (*tiny.models.values(), *tiny.exports.values()):
+        for path in files(folder):
+            assert path.suffix in {".json", ".safetensors"} or path.name == "model.pt"
+            assert not path.read_bytes().startswith(b"\x80")
+    assert WEIGHTS.endswith(".safetensors")
+    assert {entry.file for entry in FORMATS.values()} == {"model.pt", "model.int8.safetensors"}
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "made"
+    with atomic_dir(target) as scratch:
+        (scratch / "a").write_text("1", encoding="utf-8")
+    with pytest.raises(KeyboardInterrupt), atomic_dir(target) as scratch:
+        (scratch / "b").write_text("2", encoding="utf-8")
+        raise KeyboardInterrupt
+    assert [path.name for path in target.iterdir()] == ["a"]
+    with atomic_dir(target) as scratch:
+        (scratch / "c").write_text("3", encoding="utf-8")
+    assert [path.name for path in target.iterdir()] == ["c"]
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_what_a_killed_process_left_is_swept_away(tmp_path: Path) -> None:
+    (tmp_path / ".made.partial-999999999").mkdir()
+    (tmp_path / ".other.partial-999999999").mkdir()
+    with atomic_dir(tmp_path / "made"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.partial-999999999", "made"]
+
+
+def test_a_folder_moved_aside_by_a_killed_process_comes_back(tmp_path: Path) -> None:
+    (tmp_path / ".made.partial-999999999-old").mkdir()
+    with pytest.raises(KeyboardInterrupt), atomic_dir(tmp_path / "made"):
+        raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    atomic_write(tmp_path / "deep" / "a", "text")
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a"]

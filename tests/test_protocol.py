@@ -1,0 +1,201 @@
+"""The serving contract without a server: what is a sentence, what is an error, and who gets it."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from handlers.base import BaseHandler
+from handlers.protocol import MAX_INSTANCES, parse
+from handlers.transformer import TransformerHandler
+from model_src.decode import Prediction
+from model_src.errors import RequestError
+from model_src.predictor import Predictor
+from tests.conftest import Models
+
+JSON, TEXT = "application/json", "text/plain; charset=utf-8"
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "texts"),
+    [
+        ({"body": b"a film"}, TEXT, ["a film"]),
+        ({"body": b"a film"}, "", ["a film"]),
+        ({"body": bytearray(b"a film")}, "application/octet-stream", ["a film"]),
+        ({"body": b'{"text": "a film"}'}, JSON, ["a film"]),
+        ({"body": b'{"text": "a film"}'}, "Application/JSON; charset=utf-8", ["a film"]),
+        ({"body": b' {"text": "a film"}'}, "", ["a film"]),
+        ({"body": b'{"text": "a film"}'}, TEXT, ['{"text": "a film"}']),
+        ({"body": {"text": "a film"}}, JSON, ["a film"]),  # decoded by a stock TorchServe
+        ({"body": "a film"}, TEXT, ["a film"]),
+        ({"data": b"a film"}, "", ["a film"]),
+        ({"text": b"{a film}"}, "application/x-www-form-urlencoded", ["{a film}"]),
+        ({"body": '{"text": "영화"}'.encode()}, JSON, ["영화"]),
+        ({"body": b'{"instances": [{"text": "a"}, {"text": "b"}]}'}, JSON, ["a", "b"]),
+    ],
+)
+def test_the_documented_bodies_are_read(
+    fields: dict[str, object], kind: str, texts: list[str]
+) -> None:
+    assert parse(fields, kind).texts == texts
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"NaN",
+        b'"a film"',
+        b"{}",
+        b'{"txt": "a"}',
+        b'{"text": "a", "more": 1}',
+        b'{"text": "a", "text": "b"}',
+        b'{"text": "a", "instances": []}',
+        b'{"instances": []}',
+        b'{"instances": {"text": "a"}}',
+        b'{"text": "\xff"}',
+        b"[" * 100_000,
+        b'{"text":' * 100_000,
+        b'{"text": ' + b"9" * 10_000 + b"}",
+    ],
+    ids=lambda body: repr(body[:20]),
+)
+def test_a_broken_body_is_refused_as_a_whole(body: bytes) -> None:
+    try:
+        (only,) = parse({"body": body}, JSON).texts
+    except RequestError as error:
+        only = error
+    assert isinstance(only, RequestError)
+
+
+@pytest.mark.parametrize("text", ["null", "1", "[]", '""', '" \\t "', '"\\ud800"', "{}", "true"])
+def test_a_wrong_text_is_an_error_of_its_own(text: str) -> None:
+    body = f'{{"instances": [{{"text": "a"}}, {{"text": {text}}}, {{"text": "b"}}, 3]}}'
+    first, wrong, last, number = parse({"body": body.encode()}, JSON).texts
+    assert (first, last) == ("a", "b")
+    assert isinstance(wrong, RequestError)
+    assert isinstance(number, RequestError)
+
+
+def test_too_many_instances_are_refused() -> None:
+    body = {"instances": [{"text": "a"}] * (MAX_INSTANCES + 1)}
+    with pytest.raises(RequestError, match="are more than"):
+        parse({"body": body}, JSON)
+
+
+def test_a_form_without_a_known_field_is_told_what_to_send() -> None:
+    with pytest.raises(RequestError, match="send raw text"):
+        parse({"a film": b""}, "application/x-www-form-urlencoded")
+
+
+class Context:
+    """What a handler uses of TorchServe's context."""
+
+    def __init__(self, kinds: list[str]) -> None:
+        """Give each request its content type."""
+        self.kinds = kinds
+        self.statuses: dict[int, int] = {}
+        self.model_yaml_config: dict[str, object] = {}
+        self.system_properties: dict[str, str] = {}
+
+    def get_all_request_header(self, i: int) -> dict[str, str]:
+        """Return the headers of request ``i``."""
+        return {"Content-Type": self.kinds[i]}
+
+    def set_response_status(self, code: int, phrase: str, i: int) -> None:
+        """Remember a status."""
+        assert phrase.isascii()
+        self.statuses[i] = code
+
+    def set_response_content_type(self, i: int, kind: str) -> None:
+        """Every answer is JSON."""
+        assert kind == JSON
+
+
+class Fragile:
+    """A predictor that breaks when it sees a certain word, and quotes it in its error."""
+
+    def predict(self, texts: list[str]) -> list[Prediction]:
+        """Answer, or raise with the text in the message."""
+        for text in texts:
+            if "boom" in text:
+                raise ValueError(text)
+        return [Prediction(text, 1.0, {text: 1.0}) for text in texts]
+
+
+def handler(predictor: object) -> BaseHandler:
+    made = BaseHandler()
+    made.predictor = predictor  # type: ignore[assignment]
+    return made
+
+
+def ask(made: BaseHandler, bodies: list[bytes], kind: str = JSON) -> tuple[list[Any], Context]:
+    context = Context([kind] * len(bodies))
+    out = made.handle([{"body": body} for body in bodies], context)
+    assert all(isinstance(answer, bytes) for answer in out)
+    return [json.loads(answer) for answer in out], context
+
+
+def test_a_bad_request_gets_its_own_400_and_its_mates_their_answers() -> None:
+    answers, context = ask(handler(Fragile()), [b'{"text": "a"}', b"{", b'{"text": "b"}'])
+    assert [answer.get("label") for answer in answers] == ["a", None, "b"]
+    assert set(answers[1]) == {"code", "message"}
+    assert context.statuses == {1: 400}
+
+
+def test_a_failing_text_harms_neither_its_mates_nor_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bodies = [
+        b'{"text": "a"}',
+        b'{"text": "boom secret"}',
+        b'{"instances": [{"text": "boom"}, {"text": "c"}]}',
+    ]
+    with caplog.at_level(logging.DEBUG):
+        answers, context = ask(handler(Fragile()), bodies)
+    assert answers[0]["label"] == "a"
+    assert answers[1]["code"] == 500
+    assert [item.get("label", item.get("code")) for item in answers[2]["predictions"]] == [500, "c"]
+    assert context.statuses == {1: 500}
+    assert "ValueError in predict" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_an_error_never_repeats_what_was_sent() -> None:
+    answers, _ = ask(handler(Fragile()), [b'{"text": "a", "secret": 1}', b"secret \xff", b"secret"])
+    assert "secret" not in json.dumps(answers)
+    assert [answer["code"] for answer in answers] == [400, 400, 400]
+
+
+def test_nothing_good_in_a_batch_needs_no_model() -> None:
+    answers, _ = ask(handler(None), [b"{", b"}"])
+    assert [answer["code"] for answer in answers] == [400, 400]
+
+
+def test_labels_of_any_language_arrive_as_they_are() -> None:
+    answers, _ = ask(handler(Fragile()), ["영화".encode()], TEXT)
+    assert answers == [{"label": "영화", "score": 1.0, "scores": {"영화": 1.0}}]
+
+
+def test_a_handler_refuses_an_archive_of_another_family(
+    tiny: Models,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    export = tiny.exports["glove-cnn-torchscript"]
+    (tmp_path / "model").symlink_to(export)
+    context = Context([])
+    context.system_properties["model_dir"] = str(tmp_path)
+    root = logging.getLogger()
+    level = root.level
+    try:
+        with pytest.raises(Exception, match="TransformerHandler serves"):
+            TransformerHandler().initialize(context)
+    finally:
+        root.setLevel(level)
+    assert Predictor.load(export).bundle.config.emb_class == "glove"
