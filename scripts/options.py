@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import itertools
 import os
 import sys
 import typing
@@ -51,13 +52,16 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, argv: list[str]) -> argparse.Namespace:
         """Parse ``argv``; raises ConfigError for an option that is not known."""
+        # Before argparse looks for what is missing: a mistyped option explains that too.
+        for word in itertools.takewhile(lambda word: word != "--", argv):
+            name = word.partition("=")[0]
+            if name.startswith("--") and name not in [*self.known, "--help"]:
+                raise ConfigError(
+                    f"unknown option {name} of {self.prog}{nearest(name, self.known)}"
+                )
         args, unknown = self.parse_known_args(argv)
         if unknown:
-            name = unknown[0].partition("=")[0]
-            where = f"of {self.prog}"
-            if not name.startswith("-"):
-                raise ConfigError(f"unexpected argument {name!r} {where}; see {self.prog} --help")
-            raise ConfigError(f"unknown option {name} {where}{nearest(name, self.known)}")
+            raise ConfigError(f"unexpected argument {unknown[0]!r}; see {self.prog} --help")
         return args
 
     def error(self, message: str) -> NoReturn:

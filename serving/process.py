@@ -51,13 +51,18 @@ def group(leader: int) -> list[int]:
 
 
 def end_group(leader: int, patience: float) -> None:
-    """Ask the leader of a process group to end, then end what is left of the group by force."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(leader, signal.SIGTERM)
-    deadline = time.monotonic() + patience
-    while group(leader) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(leader, signal.SIGKILL)
-    while group(leader):
-        time.sleep(0.02)
+    """Ask the leader of a process group to end, then end what is left of the group by force.
+
+    An interruption (a second Ctrl-C) cuts the patience short, not the end.
+    """
+    try:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(leader, signal.SIGTERM)
+        deadline = time.monotonic() + patience
+        while group(leader) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(leader, signal.SIGKILL)
+        while group(leader):
+            time.sleep(0.02)

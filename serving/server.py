@@ -18,7 +18,7 @@ from tqdm import tqdm
 from model_src.errors import ServerError, nearest
 from model_src.files import atomic_write, read_json
 from serving.client import read_key
-from serving.process import birth, end_group, free_ports, group, is_free
+from serving.process import birth, end_group, free_ports, is_free
 
 ROOT = Path(__file__).resolve().parent.parent
 _STATE, _KEYS, _HEADER = "server.json", "key_file.json", "inference.header"
@@ -90,12 +90,14 @@ class Server:
 
     def stop(self) -> None:
         """End Java and every worker, and remove what they left in the run folder."""
-        end_group(self.pid, patience=10)
-        if child := _CHILDREN.pop(self.pid, None):
-            child.wait()
-        for name in (_STATE, _KEYS, _HEADER):
-            (self.run_dir / name).unlink(missing_ok=True)
-        shutil.rmtree(self.run_dir / "tmp", ignore_errors=True)
+        try:
+            end_group(self.pid, patience=10)
+        finally:
+            if child := _CHILDREN.pop(self.pid, None):
+                child.wait()
+            for name in (_STATE, _KEYS, _HEADER):
+                (self.run_dir / name).unlink(missing_ok=True)
+            shutil.rmtree(self.run_dir / "tmp", ignore_errors=True)
 
 
 def start(
@@ -236,9 +238,3 @@ def _tail(run_dir: Path, name: str, lines: int = 30) -> str:
         text = (run_dir / "logs" / name).read_text(encoding="utf-8", errors="replace")
         return "\n".join(text.splitlines()[-lines:])
     return "(no log)"
-
-
-def leftovers(run_dir: Path) -> list[int]:
-    """Return live processes of the server of ``run_dir``; empty after ``stop``."""
-    state = run_dir / _STATE
-    return group(read_json(state, ServerError)["pid"]) if state.exists() else []

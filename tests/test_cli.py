@@ -1,0 +1,162 @@
+"""The front door: every verb explains itself, and a mistake gets one sentence, not a traceback."""
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from model_src.errors import DataError
+from scripts.__main__ import VERBS
+from serving.server import Server
+from tests.conftest import ROOT, SERVED, Models, cli
+from train import datasets
+
+
+def test_the_front_door_lists_the_verbs_and_takes_no_time() -> None:
+    cli()
+    began = time.perf_counter()
+    overview = cli()
+    assert time.perf_counter() - began < 1
+    assert overview.returncode == 0
+    assert all(f"\n  {name} " in overview.stdout for name in VERBS)
+    assert cli("--help").stdout == overview.stdout
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself_with_an_example(verb: str) -> None:
+    done = cli(verb, "--help")
+    assert done.returncode == 0
+    assert f"example:\n  ./iclassifier {verb}" in done.stdout
+
+
+MISTAKES = [
+    (["tran"], "unknown verb 'tran'; did you mean 'train'"),
+    (["train", "--dta_dir", "x"], "did you mean '--data_dir'"),
+    (["train", "--data_dir", "x", "--epohc", "3"], "unknown option --epohc of ./iclassifier train"),
+    (["train"], "--data_dir"),
+    (["train", "--data_dir", "nowhere"], "there is no data directory nowhere"),
+    (["train", "--config", "glove-cn", "--data_dir", "x"], "no config file glove-cn"),
+    (["prepare"], "give --dataset NAME, or --data_dir DIR"),
+    (["prepare", "--dataset", "movie_review"], "did you mean 'movie_reviews'"),
+    (["prepare", "--input", "nowhere.csv", "--data_dir", "x"], "there is no file nowhere.csv"),
+    (["evaluate", "--model_path", "nowhere", "--data_dir", "x"], "no model or export directory"),
+    (["export", "--model_path", "nowhere", "--format", "int9"], "did you mean 'int8'"),
+    (["archive", "--model_path", "nowhere"], "no model or export directory nowhere"),
+    (["predict", "great"], "give either --model_path DIR or --url URL"),
+    (["predict", "--url", "http://x", "--key_file", "nowhere", "a"], "nowhere is missing"),
+    (["serve", "begin"], "invalid choice: 'begin'"),
+    (["serve", "status", "--run_dir", "nowhere"], "no server of nowhere runs"),
+    (["quickstart", "now"], "unexpected argument 'now'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), MISTAKES, ids=lambda value: str(value)[:40])
+def test_a_mistake_is_answered_with_one_sentence(
+    tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    done = cli(*arguments, cwd=tmp_path)
+    assert done.returncode in {1, 2}
+    assert done.stderr.startswith("error: ")
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not any(tmp_path.iterdir())
+
+
+def test_predict_reads_arguments_files_and_standard_input(tiny: Models, tmp_path: Path) -> None:
+    lines = ["great superb brilliant", "awful, it was boring", "  superb\tand lovely "]
+    (tmp_path / "in.txt").write_text("\ufeff" + "\r\n".join(lines), encoding="utf-8")
+    model = ["predict", "--model_path", tiny.exports[SERVED[0]]]
+    by_argument = cli(*model, *lines)
+    by_file = cli(*model, "--input", tmp_path / "in.txt")
+    by_pipe = cli(*model, input="\n".join(lines))
+    assert by_argument.stdout == by_file.stdout == by_pipe.stdout
+    rows = [line.split("\t") for line in by_argument.stdout.splitlines()]
+    assert [row[:2] for row in rows] == [
+        ["great superb brilliant", "good"],
+        ["awful, it was boring", "bad"],
+        ["superb and lovely", "good"],
+    ]
+    assert "answered 3 sentences" in by_argument.stderr
+
+
+def test_predict_answers_the_same_from_a_server(tiny: Models, live: Server) -> None:
+    texts = ["great film", "awful"]
+    offline = cli(
+        "predict", "--model_path", tiny.exports[SERVED[0]], "--output_format", "jsonl", *texts
+    )
+    address = ["--url", live.url(SERVED[0]), "--key_file", live.key_file]
+    served = cli("predict", *address, "--output_format", "jsonl", *texts)
+    for a, b in zip(offline.stdout.splitlines(), served.stdout.splitlines(), strict=True):
+        known, got = json.loads(a), json.loads(b)
+        assert known["text"] == got["text"]
+        assert abs(known["score"] - got["score"]) <= 1e-5
+
+
+def test_predict_names_the_line_it_cannot_label(tiny: Models) -> None:
+    done = cli("predict", "--model_path", tiny.exports[SERVED[0]], input="great\n\nawful\n")
+    assert done.returncode == 1
+    assert "standard input, line 2: the text is empty" in done.stderr
+
+
+def test_predict_ends_quietly_when_its_reader_leaves(tiny: Models) -> None:
+    predict = f"{ROOT}/iclassifier predict --model_path {tiny.exports[SERVED[0]]}"
+    done = subprocess.run(
+        ["bash", "-c", f"yes great | head -2000 | {predict} | head -1"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith("great\tgood")
+    assert "Traceback" not in done.stderr
+
+
+def test_evaluate_keeps_the_lines_of_the_original(tiny: Models, data_dir: Path) -> None:
+    model = tiny.models["glove", "cnn"]
+    done = cli("evaluate", "--model_path", model, "--data_dir", data_dir)
+    assert done.returncode == 0, done.stderr
+    assert "[Accuracy] : " in done.stdout
+    assert "[Elapsed Time] : " in done.stdout
+    lines = (model / "test.pred.tsv").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == json.loads((model / "metrics.json").read_text())["test"]["sentences"]
+    assert all(len(line.split("\t")) == 4 for line in lines)
+
+
+def test_skip_bad_drops_and_counts(tmp_path: Path) -> None:
+    source = tmp_path / "all.csv"
+    rows = "".join(f"a sentence {i},{'xy'[i % 2]}\n" for i in range(40))
+    source.write_text("text,label\n" + rows + ",x\n", encoding="utf-8")
+    options = ["prepare", "--input", source, "--data_dir", tmp_path / "made"]
+    refused = cli(*options)
+    assert "line 42: the text is empty" in refused.stderr
+    assert not (tmp_path / "made").exists()
+    done = cli(*options, "--skip_bad")
+    assert "dropped 1: the text is empty" in done.stdout
+    assert "train:     32 sentences (x 16, y 16)" in done.stdout
+
+
+def test_a_data_set_out_of_reach_says_where_to_put_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    with pytest.raises(
+        DataError, match=r"put its source archive at .*vaderSentiment-2\.5\.tar\.gz"
+    ):
+        datasets.fetch("movie_reviews", tmp_path / "cache")
+    wrong = tmp_path / "cache" / "movie_reviews" / "vaderSentiment-2.5.tar.gz"
+    wrong.parent.mkdir(parents=True)
+    wrong.write_bytes(b"something else")
+    with pytest.raises(DataError, match="wrong checksum"):
+        datasets.fetch("movie_reviews", tmp_path / "cache")
+
+
+def test_the_front_door_works_through_a_link_from_any_folder(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(ROOT / "iclassifier")
+    done = subprocess.run(
+        [tmp_path / "link"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert "usage: ./iclassifier VERB" in done.stdout
