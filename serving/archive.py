@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 from model_archiver import ModelArchiver
 from model_archiver.model_archiver_config import ModelArchiverConfig
+from tqdm import tqdm
 
 from model_src.bundle import EXPORT, MANIFEST, Bundle
 from model_src.classifier import family_of
@@ -52,13 +53,21 @@ def archive(export_dir: Path, model_name: str, model_store: Path) -> Path:
     if not model_name.replace("-", "").replace("_", "").replace(".", "").isalnum():
         raise BundleError(f"the model name {model_name!r} may hold letters, digits, - _ and . only")
     target = model_store / f"{model_name}.mar"
-    with tempfile.TemporaryDirectory(prefix="iclassifier-") as scratch:
+    with (
+        tempfile.TemporaryDirectory(prefix="iclassifier-") as scratch,
+        tqdm(total=4, desc=f"archive {model_name}", unit=" steps") as bar,
+    ):
         packed, reopened = Path(scratch) / "packed.mar", Path(scratch) / "reopened"
-        _zip(_assemble(bundle, model_name, Path(scratch)), packed)
+        tree = _assemble(bundle, model_name, Path(scratch))
+        bar.update()
+        _zip(tree, packed)
+        bar.update()
         with zipfile.ZipFile(packed) as opened:
             opened.extractall(reopened)
         check(reopened, read_json(export_dir / EXPORT, BundleError)["golden"])
+        bar.update()
         atomic_write(target, packed.read_bytes())
+        bar.update()
     return target
 
 

@@ -5,6 +5,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from model_src.backends import FORMATS, eager
 from model_src.bundle import EXPORT, METRICS, Bundle, seal
 from model_src.decode import Prediction
@@ -47,8 +49,11 @@ def export(model_dir: Path, name: str, save_path: Path, texts: list[str]) -> Bun
         began = time.perf_counter()
         predictor = Predictor(exported, entry.load(exported, folder / entry.file))
         load_ms = round((time.perf_counter() - began) * 1000, 1)
-        reference = Predictor(source, eager.load(source)).predict(texts)
-        measured = compare(reference, predictor.predict(texts)) | {
+        original = Predictor(source, eager.load(source))
+        answers = [
+            _answer(each, texts, desc) for each, desc in ((original, "fp32"), (predictor, name))
+        ]
+        measured = compare(*answers) | {
             "size_mb": round((folder / entry.file).stat().st_size / 1e6, 2),
             "load_ms": load_ms,
         }
@@ -73,6 +78,12 @@ def compare(reference: list[Prediction], other: list[Prediction]) -> dict[str, A
         "agreement": round(sum(a.label == b.label for a, b in pairs) / len(pairs), 6),
         "max_dp": float(f"{max(differences):.3g}"),
     }
+
+
+def _answer(predictor: Predictor, texts: list[str], desc: str) -> list[Prediction]:
+    """Predict ``texts`` with a progress bar, a batch of 32 a step."""
+    starts = tqdm(range(0, len(texts), 32), desc=f"answer as {desc}", unit=" batches")
+    return [answer for i in starts for answer in predictor.predict(texts[i : i + 32])]
 
 
 def _content(source: Bundle) -> tuple[Any, ...]:

@@ -128,7 +128,7 @@ def start(
     for name, port in chosen.items():
         if not is_free(port):
             raise ServerError(
-                f"port {port} for {name} is in use; choose another, or 0 for a free one"
+                f"port {port} for {name} is in use: give --{name}_port, 0 for a free one"
             )
     _prepare(run_dir, model_store, models, chosen)
     process = _launch(run_dir, model_store)

@@ -134,6 +134,10 @@ def split(examples: list[Example], seed: int) -> dict[str, list[Example]]:
     """Split 80/10/10, stratified by label, the same for the same seed.
 
     Equal sentences stay together, so that none is both trained on and tested.
+
+    Raises:
+        DataError: when a part would be empty.
+
     """
     by_text: dict[str, list[Example]] = {}
     for example in examples:
@@ -153,7 +157,11 @@ def split(examples: list[Example], seed: int) -> dict[str, list[Example]]:
         }
         for name, chosen in cuts.items():
             parts[name] += [example for text in chosen for example in by_text[text]]
-    for part in parts.values():
+    for name, part in parts.items():
+        if not part:
+            raise DataError(
+                f"{len(examples)} sentences are too few to split: none is left for {name}"
+            )
         generator.shuffle(part)
     return parts
 
@@ -165,8 +173,8 @@ def _problem(text: object, label: object, labels: list[str] | None) -> str | Non
         return problem
     if isinstance(label, bool) or not isinstance(label, str | int) or not str(label).strip():
         return "the label is missing"
-    if text_problem(str(label)):
-        return "the label is no valid text"
+    if text_problem(str(label)) or len(str(label).strip().splitlines()) > 1 or "\t" in str(label):
+        return "the label holds a tab, a line end or no valid text"
     if labels is not None and str(label).strip() not in labels:
         return f"label unseen in train: {str(label).strip()!r}"
     return None
