@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 import traceback
 from http import HTTPStatus
 from pathlib import Path
@@ -16,6 +17,11 @@ from model_src.predictor import Predictor
 logger = logging.getLogger(__name__)
 
 _BROKEN = Failure(HTTPStatus.INTERNAL_SERVER_ERROR, "the model failed on this text")
+_LATE = Failure(
+    HTTPStatus.SERVICE_UNAVAILABLE, "not answered in time: send fewer sentences at once"
+)
+# Sentences between two looks at the clock.
+_CHUNK = 32
 
 
 class BaseHandler:
@@ -29,6 +35,7 @@ class BaseHandler:
     def __init__(self) -> None:
         """Wait for ``initialize``."""
         self.predictor: Predictor
+        self.seconds = 40.0
 
     def initialize(self, context: Any) -> None:  # noqa: ANN401 - TorchServe's own class
         """Load the export directory ``model`` of the extracted archive and warm it up."""
@@ -36,6 +43,7 @@ class BaseHandler:
         logging.getLogger().setLevel(logging.WARNING)
         settings = (context.model_yaml_config or {}).get("handler", {})
         torch.set_num_threads(int(settings.get("num_threads", 1)))
+        self.seconds = float(settings.get("seconds", 40))
         folder = Path(context.system_properties["model_dir"]) / "model"
         self.predictor = Predictor.load(folder)
         family = self.predictor.bundle.config.emb_class
@@ -69,18 +77,31 @@ class BaseHandler:
             return Request([RequestError("the request cannot be read")], many=False)
 
     def _answer(self, texts: list[str | RequestError]) -> list[Answer]:
-        """Predict all good texts at once, or each alone when that fails."""
+        """Predict all good texts together; what the time does not suffice for gets a 503.
+
+        TorchServe kills a worker that is silent for longer than responseTimeout, and all of its
+        requests with it.
+        """
         good = [text for text in texts if isinstance(text, str)]
-        try:
-            predictions: list[Answer] = list(self.predictor.predict(good)) if good else []
-        except Exception:  # noqa: BLE001 - one bad text must not harm its mates
-            self._log_error()
-            predictions = [self._alone(text) for text in good]
+        deadline = time.monotonic() + self.seconds
+        predictions: list[Answer] = []
+        for start in range(0, len(good), _CHUNK):
+            chunk = good[start : start + _CHUNK]
+            late = time.monotonic() > deadline
+            predictions += [_LATE] * len(chunk) if late else self._predict(chunk)
         found = iter(predictions)
         return [
             next(found) if isinstance(text, str) else Failure(HTTPStatus.BAD_REQUEST, str(text))
             for text in texts
         ]
+
+    def _predict(self, texts: list[str]) -> list[Answer]:
+        """Predict texts at once, or each alone when that fails."""
+        try:
+            return list(self.predictor.predict(texts))
+        except Exception:  # noqa: BLE001 - one bad text must not harm its mates
+            self._log_error()
+            return [self._alone(text) for text in texts]
 
     def _alone(self, text: str) -> Answer:
         try:

@@ -14,7 +14,8 @@ from model_src.decode import Prediction
 from model_src.errors import RequestError
 from model_src.tokenizer import text_problem
 
-MAX_INSTANCES = 1024
+# Enough for one batch to pay, few enough for eight such requests to end within a time-out.
+MAX_INSTANCES = 128
 # The names under which TorchServe hands over a body: plain, multipart or gRPC, form or query.
 _BODIES = ("body", "data", "text")
 _EXPECTED = 'send raw text, {"text": "..."} or {"instances": [{"text": "..."}, ...]}'
@@ -74,7 +75,7 @@ def encode(answers: list[Answer], *, many: bool) -> bytes:
     """Return the JSON bytes of the answers to one request."""
     items = [answer.as_dict() for answer in answers]
     value = {"predictions": items} if many else items[0]
-    return json.dumps(value, ensure_ascii=False).encode("utf-8")
+    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
 
 
 def _json(text: str) -> object:

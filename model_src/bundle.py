@@ -23,7 +23,7 @@ from typing import Any, Self
 from model_src.classifier import family_of
 from model_src.config import Config
 from model_src.errors import BundleError
-from model_src.files import atomic_write, read_json, sha256
+from model_src.files import atomic_write, read_json, sha256, sweep
 from model_src.tokenizer import Tokenizer
 
 VERSION = 1
@@ -33,6 +33,8 @@ MANIFEST, METRICS, WEIGHTS, EXPORT = (
     "weights.safetensors",
     "export.json",
 )
+# The names a bundle may hold; a folder with any other is not replaced.
+OWN = ("*.json", "*.safetensors", "model.*", "*.pred.tsv")
 _COMMON = ("config.json", "labels.json", "shape.json", "tokenizer.json")
 
 
@@ -110,6 +112,7 @@ def check(folder: Path) -> dict[str, Any]:
         BundleError: when a file is missing, damaged or from another version.
 
     """
+    sweep(folder.resolve())  # a writer killed between its last two steps left the old one aside
     if not folder.is_dir():
         raise BundleError(f"there is no model or export directory {folder}")
     if not (folder / MANIFEST).exists():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from dataclasses import dataclass, field
@@ -10,6 +11,10 @@ from typing import Any, Self
 
 from model_src.errors import ConfigError, nearest
 
+_COUNTS = (
+    *("n_ctx", "num_filters", "fc_hidden_size"),
+    *("batch_size", "epoch", "patience", "lr_decay_steps"),
+)
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -88,9 +93,12 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse values outside their range; raises ConfigError."""
-        for key in ("n_ctx", "num_filters", "fc_hidden_size", "batch_size", "epoch", "patience"):
-            if getattr(self, key) < 1:
+        for key in _COUNTS:
+            if not 1 <= getattr(self, key) < 2**31:
                 raise ConfigError(f"{key} is {getattr(self, key)}, but must be at least 1")
+        for key in ("seed", "vocab_size", "weight_decay"):
+            if not 0 <= getattr(self, key) < 2**31:
+                raise ConfigError(f"{key} is {getattr(self, key)}, but must be 0 or more")
         for key in ("dropout", "embedding_dropout", "label_smoothing", "warmup_ratio"):
             if not 0 <= getattr(self, key) < 1:
                 raise ConfigError(f"{key} is {getattr(self, key)}, but must be in [0, 1)")
@@ -98,8 +106,9 @@ class Config:
             raise ConfigError(
                 f"kernel_sizes is {self.kernel_sizes}, but must be sizes of 1 or more"
             )
-        if not self.lr > 0:
-            raise ConfigError(f"lr is {self.lr}, but must be above 0")
+        for key in ("lr", "max_grad_norm", "lr_decay_rate"):
+            if not 0 < getattr(self, key) < math.inf:
+                raise ConfigError(f"{key} is {getattr(self, key)}, but must be above 0 and finite")
 
     def to_json(self) -> str:
         """Return the JSON text that ``load`` reads back as an equal config."""

@@ -5,6 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
+from model_src.errors import BundleError
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -20,7 +22,14 @@ class Prediction:
 
 
 def decode(logits: Tensor, labels: list[str]) -> list[Prediction]:
-    """Turn logits ``[batch, labels]`` into one prediction a row; equal scores keep label order."""
+    """Turn logits ``[batch, labels]`` into one prediction a row; equal scores keep label order.
+
+    Raises:
+        BundleError: for logits that are no numbers, which a model that diverged gives.
+
+    """
+    if not logits.isfinite().all():
+        raise BundleError("the model gives scores that are no numbers; train it with a lower lr")
     # float64, so that the scores of a sentence sum to 1 within 1e-15 rather than 1e-7
     probabilities, order = logits.double().softmax(dim=1).sort(dim=1, descending=True, stable=True)
     return [

@@ -37,7 +37,9 @@ class ServerError(UserError):
 
 
 def nearest(word: str, choices: Iterable[str]) -> str:
-    """Return ``; did you mean X?`` for the closest choice, or the whole list of choices."""
+    """Return ``; did you mean X?`` for the closest choice, or the list of choices, if any."""
     choices = sorted(choices)
+    if not choices:
+        return ""
     close = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
     return f"; did you mean {close[0]!r}?" if close else f"; choose from {', '.join(choices)}"

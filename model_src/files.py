@@ -1,6 +1,7 @@
 """Atomic writes and checked reads: an interruption leaves the old file or the new, never half."""
 
 import contextlib
+import fnmatch
 import hashlib
 import json
 import os
@@ -12,10 +13,21 @@ from model_src.errors import UserError
 
 
 @contextlib.contextmanager
-def atomic_dir(path: Path) -> Iterator[Path]:
-    """Yield an empty scratch folder beside ``path`` that replaces ``path`` on success."""
+def atomic_dir(path: Path, own: tuple[str, ...]) -> Iterator[Path]:
+    """Yield an empty scratch folder beside ``path`` that replaces ``path`` on success.
+
+    Args:
+        path: the folder to make or to replace.
+        own: patterns of the names that such a folder holds.
+
+    Raises:
+        UserError: when ``path`` holds anything else, which would be lost.
+
+    """
+    path = path.resolve()
+    refuse_foreign(path, own)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _sweep(path)
+    sweep(path)
     scratch = path.with_name(f".{path.name}.partial-{os.getpid()}")
     scratch.mkdir()
     old = path.with_name(f".{path.name}.partial-{os.getpid()}-old")
@@ -24,13 +36,24 @@ def atomic_dir(path: Path) -> Iterator[Path]:
         if path.exists():
             path.rename(old)
         scratch.rename(path)
-    except BaseException:
+    finally:
         if old.exists() and not path.exists():
             old.rename(path)
-        raise
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        for rest in (scratch, old):
+            shutil.rmtree(rest, ignore_errors=True)
+
+
+def refuse_foreign(path: Path, own: tuple[str, ...]) -> None:
+    """Raise UserError when replacing ``path`` would lose what this program did not make."""
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise UserError(f"{path} is a file; name a folder")
+    for entry in path.iterdir():
+        if not any(fnmatch.fnmatch(entry.name, pattern) for pattern in own):
+            raise UserError(
+                f"{path} holds {entry.name}, which would be lost: name a new folder or move it away"
+            )
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:
@@ -63,7 +86,7 @@ def read_json(path: Path, error: type[UserError]) -> dict:  # type: ignore[type-
     return value
 
 
-def _sweep(path: Path) -> None:
+def sweep(path: Path) -> None:
     """Remove what killed processes left behind; live processes keep their scratch."""
     for stale in path.parent.glob(f".{path.name}.partial-*"):
         owner = stale.name.split(".partial-")[1].split("-")[0]

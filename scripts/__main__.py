@@ -47,21 +47,25 @@ def main(argv: list[str]) -> int:
     logging.getLogger("train").setLevel(logging.INFO)
     for signum in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, _interrupt)
-    verb = importlib.import_module(f"scripts.{name}")
-    parser = Parser(name, VERBS[name], verb.EXAMPLE)
-    verb.add_options(parser)
     try:
+        verb = importlib.import_module(f"scripts.{name}")
+        parser = Parser(name, VERBS[name], verb.EXAMPLE)
+        verb.add_options(parser)
         return int(verb.run(parser.parse(rest)) or 0)
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
-    except KeyboardInterrupt:
-        sys.stderr.write("\ninterrupted; what was finished is kept, the same command goes on\n")
-        return 130
     except BrokenPipeError:
         # The reader of our output left (as head does): end quietly, and let nothing be flushed.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        sys.stderr.write(f"error: {error.strerror or error}{where}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("\ninterrupted; what was finished is kept, the same command goes on\n")
+        return 130
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

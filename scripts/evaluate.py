@@ -7,7 +7,7 @@ import torch
 
 from model_src.files import atomic_write
 from model_src.predictor import Predictor
-from scripts.options import Parser, say, shown
+from scripts.options import Parser, count, say, shown
 from train import data
 from train.evaluate import Report, evaluate
 
@@ -19,9 +19,11 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("--model_path", type=Path, required=True, help="model or export directory")
     parser.add_argument("--data_dir", type=Path, required=True, help="folder made by prepare")
     parser.add_argument("--split", choices=data.SPLITS, default="test", help="default: test")
-    parser.add_argument("--batch_size", type=int, default=1, help="sentences at once (default 1)")
-    parser.add_argument("--num_examples", type=int, help="only the first so many sentences")
-    parser.add_argument("--num_threads", type=int, default=1, help="threads (default 1, as served)")
+    parser.add_argument("--batch_size", type=count, default=1, help="sentences at once (default 1)")
+    parser.add_argument("--num_examples", type=count, help="only the first so many sentences")
+    parser.add_argument(
+        "--num_threads", type=count, default=1, help="threads (default 1, as served)"
+    )
     parser.add_argument("--skip_bad", action="store_true", help="drop and count bad lines")
 
 
@@ -29,8 +31,8 @@ def run(args: argparse.Namespace) -> None:
     """Evaluate and write ``metrics.json`` and the predictions beside the model."""
     torch.set_num_threads(args.num_threads)
     predictor = Predictor.load(args.model_path)
-    examples = getattr(data.load(args.data_dir, skip_bad=args.skip_bad), args.split)
-    report = measure(predictor, examples[: args.num_examples], args.split, args.batch_size)
+    loaded = data.load(args.data_dir, skip_bad=args.skip_bad)
+    report = measure(predictor, loaded, args.split, args.batch_size, args.num_examples)
     show(report)
     folder = shown(args.model_path)
     verb = "export" if predictor.bundle.kind == "model" else "archive"
@@ -41,11 +43,18 @@ def run(args: argparse.Namespace) -> None:
 
 
 def measure(
-    predictor: Predictor, examples: list[data.Example], split: str, batch_size: int = 1
+    predictor: Predictor,
+    loaded: data.Data,
+    split: str,
+    batch_size: int = 1,
+    num_examples: int | None = None,
 ) -> Report:
     """Evaluate and keep the report and the predictions in the bundle's folder."""
+    data.refuse_unknown_labels(loaded, predictor.bundle.labels)
+    examples = getattr(loaded, split)[:num_examples]
     report, predictions = evaluate(predictor, examples, batch_size)
-    predictor.bundle.add_metrics(**{split: report.as_dict()})
+    known = {"data": loaded.fingerprint, "report": report.as_dict()}
+    predictor.bundle.add_metrics(**{split: known})
     lines = [
         f"{' '.join(example.text.split())}\t{example.label}\t{answer.label}\t{answer.score:.6f}\n"
         for example, answer in zip(examples, predictions, strict=True)

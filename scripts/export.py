@@ -9,7 +9,7 @@ from model_src.backends import FORMATS
 from model_src.bundle import EXPORT, Bundle
 from model_src.errors import BundleError
 from model_src.files import read_json
-from scripts.options import ROOT, Parser, say, shown
+from scripts.options import ROOT, Parser, count, say, shown
 from serving.export import GOLDEN, export
 from train import data
 
@@ -29,14 +29,19 @@ def add_options(parser: Parser) -> None:
         help="same as --format int8",
     )
     parser.add_argument("--data_dir", type=Path, help="compare on its valid split, not 8 sentences")
+    parser.add_argument("--skip_bad", action="store_true", help="drop and count bad lines")
     parser.add_argument("--save_path", type=Path, help="export directory to write")
-    parser.add_argument("--num_threads", type=int, default=1, help="threads (default 1, as served)")
+    parser.add_argument(
+        "--num_threads", type=count, default=1, help="threads (default 1, as served)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     """Export and print what the comparison with the original measured."""
     torch.set_num_threads(args.num_threads)
-    texts = [example.text for example in data.load(args.data_dir).valid] if args.data_dir else []
+    texts = []
+    if args.data_dir:
+        texts = [each.text for each in data.load(args.data_dir, skip_bad=args.skip_bad).valid]
     save_path = (
         args.save_path or ROOT / "exports" / f"{args.model_path.resolve().name}-{args.format}"
     )

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import itertools
 import os
+import shlex
 import sys
 import typing
 from pathlib import Path
@@ -77,15 +78,32 @@ def overrides(args: argparse.Namespace) -> dict[str, str]:
 
 def config_path(name: str) -> Path:
     """Return ``name`` as a path from here, from the project, or as a bare name in configs/."""
-    given = Path(name)
-    places = (given, ROOT / name, ROOT / "configs" / name, ROOT / "configs" / f"config-{name}.json")
-    return next((path for path in places if path.is_file()), given)
+    bare = ROOT / "configs" / f"config-{name}.json"
+    places = (Path(name), ROOT / name, ROOT / "configs" / name, bare)
+    found = next((path for path in places if path.is_file()), None)
+    return found or (Path(name) if "/" in name or name.endswith(".json") else bare)
 
 
 def shown(path: Path) -> str:
     """Return ``path`` as a user here would type it."""
     relative = os.path.relpath(path)
-    return str(path) if relative.startswith("../..") else relative
+    return shlex.quote(str(path) if relative.startswith("../..") else relative)
+
+
+def count(text: str) -> int:
+    """Read an option that counts something; argparse names the option when it is below 1."""
+    number = int(text)
+    if not 1 <= number < 2**31:
+        raise argparse.ArgumentTypeError(f"{text} is no count of 1 or more")
+    return number
+
+
+def port(text: str) -> int:
+    """Read an option that is a port; 0 stands for a free one."""
+    number = int(text)
+    if not 0 <= number < 2**16:
+        raise argparse.ArgumentTypeError(f"{text} is no port from 0 to 65535")
+    return number
 
 
 def say(text: str) -> None:

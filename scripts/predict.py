@@ -13,14 +13,14 @@ import torch
 from model_src.errors import ConfigError, DataError
 from model_src.predictor import Predictor
 from model_src.tokenizer import text_problem
-from scripts.options import Parser, say
+from scripts.options import Parser, count, say
 from scripts.serve import RUN_DIR
 from serving.client import Client
 
 EXAMPLE = (
     "./iclassifier predict --model_path exports/movie_reviews-glove-cnn-torchscript 'a great film'"
 )
-_CHUNK = 256
+_CHUNK = 128  # what a server takes as one request
 
 
 def add_options(parser: Parser) -> None:
@@ -34,8 +34,12 @@ def add_options(parser: Parser) -> None:
     parser.add_argument(
         "--output_format", choices=("tsv", "jsonl"), default="tsv", help="default tsv"
     )
-    parser.add_argument("--batch_size", type=int, default=32, help="sentences at once (default 32)")
-    parser.add_argument("--num_threads", type=int, default=1, help="threads (default 1, as served)")
+    parser.add_argument(
+        "--batch_size", type=count, default=32, help="sentences at once (default 32)"
+    )
+    parser.add_argument(
+        "--num_threads", type=count, default=1, help="threads (default 1, as served)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -70,12 +74,17 @@ def _sentences(args: argparse.Namespace) -> Iterator[str]:
         if not args.input.is_file():
             raise DataError(f"there is no file {args.input}")
         source = f"{args.input}, line"
-        lines = iter(args.input.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines())
+        lines = iter(args.input.read_bytes().splitlines())
     else:
         source, lines = "standard input, line", iter(sys.stdin.buffer)
     for number, line in enumerate(lines, 1):
         try:
-            text = line if isinstance(line, str) else line.decode()
+            # utf-8-sig drops a byte-order mark
+            text = (
+                line
+                if isinstance(line, str)
+                else line.decode("utf-8-sig" if number == 1 else "utf-8")
+            )
         except UnicodeDecodeError:
             raise DataError(f"{source} {number}: invalid UTF-8") from None
         problem = text_problem(text)

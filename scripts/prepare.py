@@ -4,7 +4,7 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
-from model_src.errors import ConfigError
+from model_src.errors import ConfigError, DataError
 from model_src.files import atomic_dir
 from scripts.options import ROOT, Parser, say, shown
 from train import data, datasets
@@ -41,13 +41,17 @@ def run(args: argparse.Namespace) -> None:
 def make(folder: Path, dataset: str, source: Path | None, seed: int, *, skip_bad: bool) -> None:
     """Write the three splits of a named data set or of one file into ``folder``."""
     dropped: Counter[str] = Counter()
+    if source and source.resolve().parent == folder.resolve():
+        raise DataError(
+            f"{source} lies in {folder}, which prepare replaces: name another --data_dir"
+        )
     if source:
         examples = data.read(source, dropped if skip_bad else None)
     else:
         examples = datasets.fetch(dataset, ROOT / ".cache")
     for reason, count in dropped.items():
         say(f"dropped {count}: {reason}")
-    with atomic_dir(folder) as scratch:
+    with atomic_dir(folder, data.OWN) as scratch:
         for name, part in data.split(examples, seed).items():
             data.write(scratch / f"{name}.tsv", part)
 

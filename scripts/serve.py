@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from model_src.errors import ServerError
-from scripts.options import ROOT, Parser, say, shown
+from scripts.options import ROOT, Parser, port, say, shown
 from serving import server
 from serving.server import Server
 
@@ -24,9 +24,12 @@ def add_options(parser: Parser) -> None:
     parser.add_argument(
         "--seconds", type=float, default=120, help="time to get READY (default 120)"
     )
-    for name, port in _PORTS.items():
+    for name, default in _PORTS.items():
         parser.add_argument(
-            f"--{name}_port", type=int, default=port, help=f"default {port}; 0 takes a free one"
+            f"--{name}_port",
+            type=port,
+            default=default,
+            help=f"default {default}; 0 takes a free one",
         )
 
 
@@ -64,7 +67,7 @@ def how_to_call(found: Server) -> str:
 def _start(args: argparse.Namespace) -> None:
     models = args.models or sorted(path.stem for path in args.model_store.glob("*.mar"))
     given = {name: getattr(args, f"{name}_port") for name in _PORTS}
-    ports = {name: port for name, port in given.items() if port}
+    ports = {name: number for name, number in given.items() if number}
     started = server.start(args.model_store, models, args.run_dir, ports, args.seconds)
     for model in started.models:
         say(f"{model}: READY at {started.url(model)}")

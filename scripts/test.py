@@ -1,6 +1,7 @@
 """Run all tests: style, types, behaviour."""
 
 import argparse
+import signal
 import subprocess
 import sys
 
@@ -20,8 +21,18 @@ def run(args: argparse.Namespace) -> int:
     steps = [["pytest", "-k", args.k]] if args.k else [*checks, ["pytest"]]
     for step in steps:
         say("$ " + " ".join(step))
-        code = subprocess.run([sys.executable, "-m", *step], cwd=ROOT, check=False).returncode  # noqa: S603
-        if code:
+        if code := _finish([sys.executable, "-m", *step]):
             return code
     say("All tests passed. Next: git commit")
     return 0
+
+
+def _finish(command: list[str]) -> int:
+    """Run a command to its end; interrupted, it gets the time to stop the servers it started."""
+    with subprocess.Popen(command, cwd=ROOT) as process:  # noqa: S603
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.send_signal(signal.SIGINT)
+            process.wait()
+            raise

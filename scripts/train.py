@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from model_src.config import Config
-from scripts.options import ROOT, Parser, config_path, overrides, say, shown
+from scripts.options import ROOT, Parser, config_path, count, overrides, say, shown
 from train import data, loop
 
 EXAMPLE = "./iclassifier train --config glove-cnn --data_dir data/movie_reviews --epoch 4"
@@ -18,7 +18,7 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("--data_dir", type=Path, required=True, help="folder made by prepare")
     parser.add_argument("--save_path", type=Path, help="model directory to write")
     parser.add_argument("--skip_bad", action="store_true", help="drop and count bad lines")
-    parser.add_argument("--num_threads", type=int, help="threads (default: all cores)")
+    parser.add_argument("--num_threads", type=count, help="threads (default: all cores)")
     parser.add_config()
 
 
@@ -27,8 +27,8 @@ def run(args: argparse.Namespace) -> None:
     path = config_path(args.config)
     config = Config.load(path, overrides(args))
     loaded = data.load(args.data_dir, skip_bad=args.skip_bad)
-    for reason, count in loaded.dropped.items():
-        say(f"dropped {count}: {reason}")
+    for reason, lines in loaded.dropped.items():
+        say(f"dropped {lines}: {reason}")
     if args.num_threads:
         torch.set_num_threads(args.num_threads)
     name = f"{args.data_dir.resolve().name}-{path.stem.removeprefix('config-')}"

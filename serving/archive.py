@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from model_archiver import ModelArchiver
 from model_archiver.model_archiver_config import ModelArchiverConfig
 from tqdm import tqdm
 
+from model_src import bundle as bundles
 from model_src.bundle import EXPORT, MANIFEST, Bundle
 from model_src.classifier import family_of
 from model_src.embeddings import EMBEDDINGS
@@ -35,7 +37,7 @@ MODEL_CONFIG = {
     "responseTimeout": 60,
     "startupTimeout": 120,
     "deviceType": "cpu",
-    "handler": {"num_threads": 1},
+    "handler": {"num_threads": 1, "seconds": 40},
 }
 
 
@@ -50,8 +52,8 @@ def archive(export_dir: Path, model_name: str, model_store: Path) -> Path:
     bundle = Bundle.read(export_dir)
     if bundle.kind != "export":
         raise BundleError(f"{export_dir} is no export; make one with ./iclassifier export")
-    if not model_name.replace("-", "").replace("_", "").replace(".", "").isalnum():
-        raise BundleError(f"the model name {model_name!r} may hold letters, digits, - _ and . only")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", model_name):
+        raise BundleError(f"the model name {model_name!r} may hold a-z, A-Z, 0-9, - _ and . only")
     target = model_store / f"{model_name}.mar"
     with (
         tempfile.TemporaryDirectory(prefix="iclassifier-") as scratch,
@@ -73,7 +75,7 @@ def archive(export_dir: Path, model_name: str, model_store: Path) -> Path:
 
 def holds(mar: Path, export_dir: Path) -> bool:
     """Tell whether ``mar`` was made from ``export_dir`` and the code as they are now."""
-    if not mar.is_file():
+    if not zipfile.is_zipfile(mar):
         return False
     sources = _code(Bundle.read(export_dir)) | {f"model/{MANIFEST}": export_dir / MANIFEST}
     with zipfile.ZipFile(mar) as packed:
@@ -104,7 +106,7 @@ def check(tree: Path, golden: list[dict[str, object]]) -> None:
         if not isinstance(expected, dict) or set(got) != set(expected):
             raise BundleError("the packed handler knows other labels than the export")
         worst = max(abs(got[label] - expected[label]) for label in expected)
-        if worst > TOLERANCE:
+        if not worst <= TOLERANCE:
             raise BundleError(f"the packed handler differs from the export by {worst:.2g}")
 
 
@@ -125,7 +127,10 @@ def _assemble(bundle: Bundle, model_name: str, scratch: Path) -> Path:
         if name != handler:
             (extra / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, extra / name)
-    shutil.copytree(bundle.folder, extra / "model")
+    # Only what loading needs: predictions and measures beside it may hold a user's sentences.
+    (extra / "model").mkdir()
+    for name in (MANIFEST, *bundles.check(bundle.folder)["files"]):
+        shutil.copyfile(bundle.folder / name, extra / "model" / name)
     settings = scratch / "model-config.yaml"
     settings.write_text(yaml.safe_dump(MODEL_CONFIG, sort_keys=False), encoding="utf-8")
     (scratch / "out").mkdir()

@@ -1,6 +1,5 @@
 """Call a running server over its REST interface, with its token."""
 
-from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -28,14 +27,13 @@ class Client:
 
     def predict_many(self, texts: list[str]) -> list[dict[str, Any]]:
         """Return the answers to many sentences, sent as one request."""
-        answers: list[dict[str, Any]] = self._post(
-            {"instances": [{"text": text} for text in texts]}
-        )["predictions"]
+        answer = self._post({"instances": [{"text": text} for text in texts]})
+        answers: list[dict[str, Any]] = answer.get("predictions", [])
+        if len(answers) != len(texts):
+            raise ServerError(f"{self.url} is no model of ours: http://host:port/predictions/NAME")
+        if failed := [each for each in answers if "label" not in each]:
+            raise ServerError(f"{self.url} answered a sentence with: {failed[0]}")
         return answers
-
-    def stream(self, texts: Iterator[str]) -> Iterator[dict[str, Any]]:
-        """Answer sentences one after the other."""
-        return map(self.predict, texts)
 
     def _post(self, body: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -44,8 +42,10 @@ class Client:
             name = type(reason).__name__
             raise ServerError(f"{self.url} does not answer ({name}); is the server up?") from None
         try:
-            answer: dict[str, Any] = response.json()
+            answer = response.json()
         except ValueError:
+            answer = {}
+        if not isinstance(answer, dict):
             answer = {}
         if response.status_code != HTTPStatus.OK:
             said = answer.get("message", "no message")

@@ -8,7 +8,7 @@ from typing import Any
 from tqdm import tqdm
 
 from model_src.backends import FORMATS, eager
-from model_src.bundle import EXPORT, METRICS, Bundle, seal
+from model_src.bundle import EXPORT, METRICS, OWN, Bundle, seal
 from model_src.decode import Prediction
 from model_src.errors import BundleError, ConfigError, nearest
 from model_src.files import atomic_dir, atomic_write
@@ -41,8 +41,10 @@ def export(model_dir: Path, name: str, save_path: Path, texts: list[str]) -> Bun
     source = Bundle.read(model_dir)
     if source.kind != "model":
         raise BundleError(f"{model_dir} is an export already; export needs a model directory")
+    if save_path.resolve() == model_dir.resolve():
+        raise BundleError(f"{save_path} is the model itself: name another folder for the export")
     entry = FORMATS[name]
-    with atomic_dir(save_path) as folder:
+    with atomic_dir(save_path, OWN) as folder:
         source.write_common(folder)
         entry.export(eager.load(source), folder / entry.file)
         exported = Bundle(folder, "export", *_content(source))

@@ -1,6 +1,7 @@
 """Start, watch and stop TorchServe: Java directly, in a run folder of its own."""
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -21,7 +23,7 @@ from serving.client import read_key
 from serving.process import birth, end_group, free_ports, is_free
 
 ROOT = Path(__file__).resolve().parent.parent
-_STATE, _KEYS, _HEADER = "server.json", "key_file.json", "inference.header"
+_STATE, _KEYS, _HEADER, _LOCK = "server.json", "key_file.json", "inference.header", ".lock"
 _ADDRESSES = ("inference", "management", "metrics", "grpc_inference", "grpc_management")
 # Java 25: allow what TorchServe's netty of 2020 does; one small heap and no collector threads.
 _JVM = (
@@ -121,20 +123,28 @@ def start(
             that fails, with its traceback.
 
     """
+    _check(model_store, models)
+    with _locked(run_dir):
+        return _start(model_store, models, run_dir, ports or {}, seconds)
+
+
+def _start(
+    model_store: Path, models: list[str], run_dir: Path, ports: dict[str, int], seconds: float
+) -> Server:
     if Server.find(run_dir):
         raise ServerError(f"a server of {run_dir} runs already: ./iclassifier serve stop")
-    _check(model_store, models)
-    chosen = dict(zip(_ADDRESSES, free_ports(len(_ADDRESSES)), strict=True)) | (ports or {})
+    chosen = dict(zip(_ADDRESSES, free_ports(len(_ADDRESSES)), strict=True)) | ports
     for name, port in chosen.items():
         if not is_free(port):
             raise ServerError(
                 f"port {port} for {name} is in use: give --{name}_port, 0 for a free one"
             )
     _prepare(run_dir, model_store, models, chosen)
-    process = _launch(run_dir, model_store)
-    _CHILDREN[process.pid] = process
-    server = Server(run_dir, process.pid, birth(process.pid) or 0, chosen, models)
+    process = None
     try:
+        process = _launch(run_dir, model_store)
+        _CHILDREN[process.pid] = process
+        server = Server(run_dir, process.pid, birth(process.pid) or 0, chosen, models)
         state = {name: value for name, value in asdict(server).items() if name != "run_dir"}
         atomic_write(run_dir / _STATE, json.dumps(state, indent=2) + "\n")
         _wait(server, process, seconds)
@@ -142,9 +152,25 @@ def start(
         server.header_file.touch(mode=0o600)
         server.header_file.write_text(f"Authorization: Bearer {key}\n", encoding="utf-8")
     except BaseException:
-        server.stop()
+        if process:
+            Server(run_dir, process.pid, 0, chosen, models).stop()
         raise
     return server
+
+
+@contextlib.contextmanager
+def _locked(run_dir: Path) -> Iterator[None]:
+    """Hold the run folder's lock, which also marks the folder as made by this program."""
+    lock = run_dir / _LOCK
+    if run_dir.exists() and not lock.exists() and any(run_dir.iterdir()):
+        raise ServerError(f"{run_dir} is no run folder of a server: name a new or an empty one")
+    run_dir.mkdir(parents=True, exist_ok=True)
+    with lock.open("w", encoding="utf-8") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ServerError(f"another command is starting a server in {run_dir}") from None
+        yield
 
 
 def _check(model_store: Path, models: list[str]) -> None:
@@ -194,6 +220,7 @@ def _launch(run_dir: Path, model_store: Path) -> "subprocess.Popen[bytes]":
     ]
     # Workers must import the packed code, never the tree this program runs from.
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    env["PYTHONUTF8"] = "1"
     places = {"TMPDIR": tmp, "TEMP": tmp, "LOG_LOCATION": run_dir.resolve() / "logs"}
     places["METRICS_LOCATION"] = places["LOG_LOCATION"]
     with (run_dir / "logs" / "console.log").open("wb") as console:

@@ -25,7 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 GOOD = ["great", "lovely", "superb", "funny", "moving", "brilliant", "warm", "charming"]
 BAD = ["awful", "boring", "dull", "tedious", "weak", "sloppy", "cold", "clumsy"]
 REST = ["the", "a", "film", "movie", "is", "was", "with", "it", "very", "do", "n't", ",", ".", "!"]
-WORDS = GOOD + BAD + REST
+UNSEEN = "quibble"  # has a vector, but is in no sentence of the data
+WORDS = [*GOOD, *BAD, *REST, UNSEEN]
 
 torch.set_num_threads(1)  # as workers compute
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from model_src.bundle import EXPORT, Bundle, seal
+from model_src.bundle import EXPORT, MANIFEST, Bundle, check, seal
 from model_src.errors import BundleError
 from serving.archive import archive, holds
 from serving.export import export
@@ -17,7 +17,11 @@ NAME = "glove-cnn-torchscript"
 
 
 def test_equal_input_gives_equal_bytes(tiny: Models, model_store: Path, tmp_path: Path) -> None:
-    again = archive(tiny.exports[NAME], NAME, tmp_path)
+    copy = shutil.copytree(tiny.exports[NAME], tmp_path / "export")
+    # what evaluating the export leaves beside it stays there: it holds a user's sentences
+    (copy / "test.pred.tsv").write_text("a sentence", encoding="utf-8")
+    (copy / "metrics.json").write_text('{"seconds": 3.14}', encoding="utf-8")
+    again = archive(copy, NAME, tmp_path)
     assert again.read_bytes() == (model_store / f"{NAME}.mar").read_bytes()
 
 
@@ -28,8 +32,8 @@ def test_an_archive_holds_the_code_once_and_the_export(
     with zipfile.ZipFile(model_store / f"{name}.mar") as packed:
         names = packed.namelist()
     assert len(names) == len(set(names))
-    exported = {f"model/{path.name}" for path in tiny.exports[name].iterdir()}
-    assert exported <= set(names)
+    needed = [MANIFEST, *check(tiny.exports[name])["files"]]
+    assert {n for n in names if n.startswith("model/")} == {f"model/{n}" for n in needed}
     assert not [
         n for n in names if n.startswith(("train", "scripts", "tests")) or "__pycache__" in n
     ]
@@ -42,6 +46,8 @@ def test_an_archive_knows_its_export_and_code(
     assert holds(mar, tiny.exports[NAME])
     assert not holds(mar, tiny.exports["glove-cnn-int8"])
     assert not holds(tmp_path / "none.mar", tiny.exports[NAME])
+    (tmp_path / "broken.mar").write_bytes(mar.read_bytes()[:1000])
+    assert not holds(tmp_path / "broken.mar", tiny.exports[NAME])
     changed = tmp_path / "tree"
     for package in ("model_src", "handlers"):
         shutil.copytree(Path(__file__).parent.parent / package, changed / package)
@@ -82,8 +88,11 @@ def test_only_exports_are_archived_and_only_models_exported(tiny: Models, tmp_pa
         archive(tiny.models["glove", "cnn"], "x", tmp_path)
     with pytest.raises(BundleError, match="is an export already"):
         export(tiny.exports[NAME], "int8", tmp_path / "x", ["a"])
-    with pytest.raises(BundleError, match="may hold letters"):
-        archive(tiny.exports[NAME], "../x", tmp_path)
+    with pytest.raises(BundleError, match="is the model itself"):
+        export(tiny.models["glove", "cnn"], "int8", tiny.models["glove", "cnn"], ["a"])
+    for name in ("../x", "é", "-x", ""):
+        with pytest.raises(BundleError, match="may hold a-z"):
+            archive(tiny.exports[NAME], name, tmp_path)
 
 
 def test_an_export_records_what_it_was_made_from_and_measured(tiny: Models) -> None:

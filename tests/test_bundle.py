@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from model_src.backends import FORMATS
-from model_src.bundle import MANIFEST, WEIGHTS, Bundle
-from model_src.errors import BundleError
+from model_src.bundle import MANIFEST, OWN, WEIGHTS, Bundle
+from model_src.errors import BundleError, UserError
 from model_src.files import atomic_dir, atomic_write
 from model_src.predictor import Predictor
 from tests.conftest import SERVED, Models
@@ -100,13 +100,13 @@ def test_no_format_needs_pickle(tiny: Models) -> None:
 
 def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     target = tmp_path / "made"
-    with atomic_dir(target) as scratch:
+    with atomic_dir(target, ("[a-c]",)) as scratch:
         (scratch / "a").write_text("1", encoding="utf-8")
-    with pytest.raises(KeyboardInterrupt), atomic_dir(target) as scratch:
+    with pytest.raises(KeyboardInterrupt), atomic_dir(target, ("[a-c]",)) as scratch:
         (scratch / "b").write_text("2", encoding="utf-8")
         raise KeyboardInterrupt
     assert [path.name for path in target.iterdir()] == ["a"]
-    with atomic_dir(target) as scratch:
+    with atomic_dir(target, ("[a-c]",)) as scratch:
         (scratch / "c").write_text("3", encoding="utf-8")
     assert [path.name for path in target.iterdir()] == ["c"]
     assert list(tmp_path.iterdir()) == [target]
@@ -115,16 +115,49 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_what_a_killed_process_left_is_swept_away(tmp_path: Path) -> None:
     (tmp_path / ".made.partial-999999999").mkdir()
     (tmp_path / ".other.partial-999999999").mkdir()
-    with atomic_dir(tmp_path / "made"):
+    with atomic_dir(tmp_path / "made", ()):
         pass
     assert sorted(path.name for path in tmp_path.iterdir()) == [".other.partial-999999999", "made"]
 
 
 def test_a_folder_moved_aside_by_a_killed_process_comes_back(tmp_path: Path) -> None:
     (tmp_path / ".made.partial-999999999-old").mkdir()
-    with pytest.raises(KeyboardInterrupt), atomic_dir(tmp_path / "made"):
+    with pytest.raises(KeyboardInterrupt), atomic_dir(tmp_path / "made", ()):
         raise KeyboardInterrupt
     assert [path.name for path in tmp_path.iterdir()] == ["made"]
+
+
+def test_a_second_interruption_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The roll-back itself fails: what was moved aside must stay for the next call to find."""
+    target = tmp_path / "made"
+    (target / "a").mkdir(parents=True)
+
+    def broken(self: Path, to: Path) -> None:
+        if self.name.endswith("-old") or to == target:
+            raise KeyboardInterrupt
+        self.replace(to)
+
+    monkeypatch.setattr(Path, "rename", broken)
+    with pytest.raises(KeyboardInterrupt), atomic_dir(target, ("a",)):
+        pass
+    monkeypatch.undo()
+    with pytest.raises(BundleError, match="it has no manifest"):  # back in place, no bundle
+        Bundle.read(target)
+    assert [path.name for path in target.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("make", ["file", "folder"])
+def test_what_this_program_did_not_make_is_not_replaced(tmp_path: Path, make: str) -> None:
+    target = tmp_path / "mine"
+    if make == "folder":
+        target.mkdir()
+    notes = target / "notes.txt" if make == "folder" else target
+    notes.write_text("precious", encoding="utf-8")
+    with pytest.raises(UserError, match=str(target)), atomic_dir(target, OWN):
+        pass
+    assert notes.read_text(encoding="utf-8") == "precious"
 
 
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:

@@ -38,7 +38,7 @@ MISTAKES = [
     (["train", "--data_dir", "x", "--epohc", "3"], "unknown option --epohc of ./iclassifier train"),
     (["train"], "--data_dir"),
     (["train", "--data_dir", "nowhere"], "there is no data directory nowhere"),
-    (["train", "--config", "glove-cn", "--data_dir", "x"], "no config file glove-cn"),
+    (["train", "--config", "glove-cn", "--data_dir", "x"], "did you mean 'config-glove-cnn.json'"),
     (["prepare"], "give --dataset NAME, or --data_dir DIR"),
     (["prepare", "--dataset", "movie_review"], "did you mean 'movie_reviews'"),
     (["prepare", "--input", "nowhere.csv", "--data_dir", "x"], "there is no file nowhere.csv"),
@@ -50,6 +50,10 @@ MISTAKES = [
     (["serve", "begin"], "invalid choice: 'begin'"),
     (["serve", "status", "--run_dir", "nowhere"], "no server of nowhere runs"),
     (["quickstart", "now"], "unexpected argument 'now'"),
+    (["quickstart", "--sentences", "0"], "0 is no count of 1 or more"),
+    (["predict", "--model_path", "x", "--batch_size", "-1", "a"], "-1 is no count of 1 or more"),
+    (["serve", "start", "--inference_port", "99999"], "99999 is no port"),
+    (["predict", "--model_path", "x", "--input", "/proc/self/mem"], "no model or export directory"),
 ]
 
 
@@ -120,8 +124,36 @@ def test_evaluate_keeps_the_lines_of_the_original(tiny: Models, data_dir: Path) 
     assert "[Accuracy] : " in done.stdout
     assert "[Elapsed Time] : " in done.stdout
     lines = (model / "test.pred.tsv").read_text(encoding="utf-8").splitlines()
-    assert len(lines) == json.loads((model / "metrics.json").read_text())["test"]["sentences"]
+    assert (
+        len(lines)
+        == json.loads((model / "metrics.json").read_text())["test"]["report"]["sentences"]
+    )
     assert all(len(line.split("\t")) == 4 for line in lines)
+
+
+def test_an_unreadable_file_is_one_sentence(tiny: Models) -> None:
+    done = cli("predict", "--model_path", tiny.exports[SERVED[0]], "--input", "/proc/self/mem")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_byte_order_mark_on_standard_input_is_no_word(tiny: Models) -> None:
+    model = ["predict", "--model_path", tiny.exports[SERVED[0]]]
+    assert cli(*model, input="\ufeffgreat\n").stdout == cli(*model, "great").stdout
+
+
+def test_a_folder_with_a_users_files_is_not_replaced(tmp_path: Path) -> None:
+    source = tmp_path / "train.csv"
+    rows = "".join(f"a sentence {i},{'xy'[i % 2]}\n" for i in range(40))
+    source.write_text("text,label\n" + rows, encoding="utf-8")
+    inside = cli("prepare", "--input", source, "--data_dir", tmp_path)
+    assert "which prepare replaces" in inside.stderr
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "notes.txt").write_text("mine", encoding="utf-8")
+    beside = cli("prepare", "--input", source, "--data_dir", tmp_path / "other")
+    assert "holds notes.txt, which would be lost" in beside.stderr
+    assert source.exists()
 
 
 def test_skip_bad_drops_and_counts(tmp_path: Path) -> None:

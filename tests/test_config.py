@@ -43,6 +43,12 @@ def test_a_config_survives_being_written_and_read(tmp_path: Path) -> None:
         ({"batch_size": 0}, {}, "must be at least 1"),
         ({"kernel_sizes": []}, {}, "kernel_sizes"),
         ({"lr": 0}, {}, "must be above 0"),
+        ({}, {"lr": "inf"}, "must be above 0 and finite"),
+        ({}, {"lr": "nan"}, "must be above 0 and finite"),
+        ({"max_grad_norm": -1}, {}, "must be above 0"),
+        ({"weight_decay": -1}, {}, "must be 0 or more"),
+        ({"lr_decay_steps": 0}, {}, "must be at least 1"),
+        ({"seed": 2**70}, {}, "seed is"),
     ],
 )
 def test_a_wrong_value_is_named(

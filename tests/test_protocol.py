@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from handlers.base import BaseHandler
 from handlers.protocol import MAX_INSTANCES, parse
 from handlers.transformer import TransformerHandler
-from model_src.decode import Prediction
-from model_src.errors import RequestError
+from model_src.decode import Prediction, decode
+from model_src.errors import BundleError, RequestError
 from model_src.predictor import Predictor
 from tests.conftest import Models
 
@@ -164,6 +165,20 @@ def test_a_failing_text_harms_neither_its_mates_nor_the_log(
     assert context.statuses == {1: 500}
     assert "ValueError in predict" in caplog.text
     assert "secret" not in caplog.text
+
+
+def test_what_the_time_does_not_suffice_for_gets_a_503() -> None:
+    """TorchServe would kill the worker, and with it every request of the batch."""
+    made = handler(Fragile())
+    made.seconds = -1.0
+    answers, context = ask(made, [b'{"text": "a"}', b"{"])
+    assert [answer["code"] for answer in answers] == [503, 400]
+    assert context.statuses == {0: 503, 1: 400}
+
+
+def test_scores_that_are_no_numbers_are_an_error() -> None:
+    with pytest.raises(BundleError, match="no numbers"):
+        decode(torch.tensor([[float("nan"), 0.0]]), ["a", "b"])
 
 
 def test_an_error_never_repeats_what_was_sent() -> None:

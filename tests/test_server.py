@@ -151,6 +151,7 @@ def test_a_stale_state_file_does_no_harm_and_stop_leaves_nothing(
 ) -> None:
     stale = {"pid": os.getpid(), "birth": 1, "ports": {}, "models": []}  # a pid given anew
     (tmp_path / "server.json").write_text(json.dumps(stale), encoding="utf-8")
+    (tmp_path / ".lock").touch()
     assert Server.find(tmp_path) is None
     started = server.start(model_store, [SERVED[0]], tmp_path)
     found = Server.find(tmp_path)
@@ -161,7 +162,11 @@ def test_a_stale_state_file_does_no_harm_and_stop_leaves_nothing(
     assert [birth(pid) for pid in processes] == [None, None]
     assert Server.find(tmp_path) is None
     assert all(is_free(port) for port in started.ports.values())
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.properties", "logs"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".lock",
+        "config.properties",
+        "logs",
+    ]
 
 
 def test_a_killed_server_can_be_started_again(model_store: Path, tmp_path: Path) -> None:
@@ -189,6 +194,13 @@ def test_a_worker_that_cannot_load_shows_its_traceback(model_store: Path, tmp_pa
     with pytest.raises(ServerError, match=r"BundleError: .*labels\.json has \d+ bytes"):
         server.start(broken.parent, ["broken"], tmp_path / "run")
     assert Server.find(tmp_path / "run") is None
+
+
+def test_a_folder_with_other_things_is_no_run_folder(model_store: Path, tmp_path: Path) -> None:
+    (tmp_path / "config.properties").write_text("mine", encoding="utf-8")
+    with pytest.raises(ServerError, match="is no run folder of a server"):
+        server.start(model_store, SERVED[:1], tmp_path)
+    assert (tmp_path / "config.properties").read_text(encoding="utf-8") == "mine"
 
 
 def test_a_missing_archive_is_named(model_store: Path, tmp_path: Path) -> None:

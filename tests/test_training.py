@@ -1,5 +1,7 @@
 """Training learns, is repeatable, and an interruption changes nothing."""
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,10 +9,10 @@ import torch
 from safetensors.torch import load_file
 
 from model_src.bundle import WEIGHTS, Bundle
-from model_src.errors import ConfigError
+from model_src.errors import ConfigError, UserError
 from model_src.predictor import Predictor
-from tests.conftest import PAIRS, Models, tiny_config
-from train import loop
+from tests.conftest import BAD, GOOD, PAIRS, REST, UNSEEN, Models, tiny_config
+from train import loop, pretrained
 from train.data import Data
 from train.evaluate import evaluate
 
@@ -64,23 +66,59 @@ def test_a_checkpoint_of_another_config_is_not_used(
     config = tiny_config("glove", "cnn", vectors, checkpoint, epoch=1)
     monkeypatch.setattr(loop, "_write", lambda *_: None)  # as if killed before the last step
     loop.train(config, loaded, tmp_path / "model")
+    left = tmp_path / ".model.checkpoint.pt"
+    content = left.read_bytes()
     monkeypatch.undo()
     other = tiny_config("glove", "cnn", vectors, checkpoint, epoch=1, seed=7)
-    bundle = loop.train(other, loaded, tmp_path / "model")
-    assert len(bundle.metrics["history"]) == 1
-    assert bundle.config.seed == 7
+    fresh = loop.train(other, loaded, tmp_path / "fresh")
+    assert same(loop.train(other, loaded, tmp_path / "model").folder, fresh.folder)
+    # the same config with other vectors in the same file
+    lines = vectors.read_text(encoding="utf-8").splitlines()
+    swapped = tmp_path / "vectors.txt"
+    swapped.write_text("\n".join(lines), encoding="utf-8")
+    config = tiny_config("glove", "cnn", swapped, checkpoint, epoch=1)
+    monkeypatch.setattr(loop, "_write", lambda *_: None)
+    loop.train(config, loaded, tmp_path / "model")
+    monkeypatch.undo()
+    swapped.write_text("\n".join(reversed(lines)), encoding="utf-8")
+    fresh = loop.train(config, loaded, tmp_path / "fresh")
+    assert same(loop.train(config, loaded, tmp_path / "model").folder, fresh.folder)
+    # a damaged one
+    left.write_bytes(content[:1000])
+    assert same(loop.train(config, loaded, tmp_path / "model").folder, fresh.folder)
+    assert not left.exists()
+
+
+def test_a_diverging_run_says_so(
+    tmp_path: Path, loaded: Data, vectors: Path, checkpoint: Path
+) -> None:
+    config = tiny_config("glove", "cnn", vectors, checkpoint, lr=1e30)
+    with pytest.raises(ConfigError, match="training diverged"):
+        loop.train(config, loaded, tmp_path / "model")
+
+
+def test_a_folder_with_other_things_is_refused_before_training(
+    tmp_path: Path, loaded: Data, vectors: Path, checkpoint: Path
+) -> None:
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+    config = tiny_config("glove", "cnn", vectors, checkpoint)
+    with pytest.raises(UserError, match=r"holds notes\.txt, which would be lost"):
+        loop.train(config, loaded, tmp_path)
 
 
 def test_words_unseen_in_train_keep_their_vectors(tiny: Models, vectors: Path) -> None:
     """Weight decay on a trained table would fade the words that only serving meets."""
+    assert UNSEEN not in GOOD + BAD + REST
     bundle = Bundle.read(tiny.models["glove", "cnn"])
     table = load_file(bundle.folder / WEIGHTS)["embedding.table.weight"]
     rows = dict(line.split(" ", 1) for line in vectors.read_text(encoding="utf-8").splitlines())
     assert table.shape == (len(rows) + 2, 16)
     assert torch.equal(table[0], torch.zeros(16))
-    (unseen,) = bundle.tokenizer.encode("do")[:1]
-    expected = torch.tensor([float(value) for value in rows["do"].split()])
-    assert (table[unseen] - expected).abs().max() < 0.5
+    (unseen,) = bundle.tokenizer.encode(UNSEEN)
+    (seen,) = bundle.tokenizer.encode("great")
+    for word, index in ((UNSEEN, unseen), ("great", seen)):
+        expected = torch.tensor([float(value) for value in rows[word].split()])
+        assert torch.equal(table[index], expected) == (word == UNSEEN)
 
 
 @pytest.mark.parametrize(
@@ -89,6 +127,7 @@ def test_words_unseen_in_train_keep_their_vectors(tiny: Models, vectors: Path) -
         ({"bert_model_name_or_path": "no/such-checkpoint"}, "cannot load the checkpoint"),
         ({"bert_model_name_or_path": ""}, "needs --bert_model_name_or_path"),
         ({"n_ctx": 65}, "takes at most 64 tokens"),
+        ({"n_ctx": 2}, "adds 2 tokens of its own"),
         ({"bert_remove_layers": [2]}, "has layers 0-1"),
         ({"bert_remove_layers": [0, 1]}, "has layers 0-1"),
     ],
@@ -114,6 +153,44 @@ def test_removed_layers_are_gone_and_the_model_loads_again(
     bundle = loop.train(config, loaded, tmp_path / "model")
     assert bundle.shape["num_hidden_layers"] == 1
     assert Predictor.load(bundle.folder).predict(["great"])
+
+
+@pytest.mark.parametrize(("content", "said"), [(b"", "is empty"), (b"\x80\xff", "no text file")])
+def test_a_file_without_vectors_is_refused(
+    tmp_path: Path, loaded: Data, checkpoint: Path, content: bytes, said: str
+) -> None:
+    path = tmp_path / "vectors.txt"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=said):
+        loop.train(tiny_config("glove", "cnn", path, checkpoint), loaded, tmp_path / "model")
+
+
+def test_words_of_a_vector_file_may_hold_blanks(tmp_path: Path) -> None:
+    path = tmp_path / "vectors.txt"
+    path.write_text("film 0.1 0.2\n. . . 0.3 0.1\n", encoding="utf-8")
+    assert pretrained._read_vectors(str(path))[0] == ["film", ". . ."]
+
+
+def test_a_damaged_or_foreign_checkpoint_is_refused(
+    tmp_path: Path, loaded: Data, vectors: Path, checkpoint: Path
+) -> None:
+    damaged = Path(shutil.copytree(checkpoint, tmp_path / "damaged"))
+    content = (damaged / "model.safetensors").read_bytes()
+    (damaged / "model.safetensors").write_bytes(content[:1000])
+    config = tiny_config("bert", "cls", vectors, damaged)
+    with pytest.raises(ConfigError, match="cannot load the checkpoint"):
+        loop.train(config, loaded, tmp_path / "model")
+    foreign = Path(shutil.copytree(checkpoint, tmp_path / "foreign"))
+    settings = json.loads((foreign / "config.json").read_text())
+    sizes = {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64}
+    from transformers import DistilBertConfig, DistilBertModel
+
+    DistilBertModel(DistilBertConfig(vocab_size=settings["vocab_size"], **sizes)).save_pretrained(
+        foreign
+    )
+    config = tiny_config("bert", "cls", vectors, foreign)
+    with pytest.raises(ConfigError, match="is of type 'distilbert'"):
+        loop.train(config, loaded, tmp_path / "model")
 
 
 @pytest.mark.parametrize("line", ["word", "word 0.1 x", "word 0.1 0.2 0.3"])

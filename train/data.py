@@ -12,14 +12,19 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from model_src.errors import DataError
 from model_src.files import sha256
 from model_src.tokenizer import text_problem
 
+if TYPE_CHECKING:
+    import _csv
+
 SPLITS = ("train", "valid", "test")
-_HEADERS = ({"text", "label"}, {"sentence", "label"})
+_HEADERS = (["text", "label"], ["sentence", "label"])
+# The names a data directory made by prepare holds; a folder with any other is not replaced.
+OWN = tuple(f"{split}.*" for split in SPLITS)
 _SHOWN = 5
 
 
@@ -67,6 +72,13 @@ def load(data_dir: Path, *, skip_bad: bool = False) -> Data:
     )
     digest = "-".join(sha256(path)[:16] for path in paths.values())
     return Data(train, valid, test, labels, dict(dropped), digest)
+
+
+def refuse_unknown_labels(loaded: Data, labels: list[str]) -> None:
+    """Raise DataError when the data has a label that a model with ``labels`` cannot give."""
+    unknown = sorted(set(loaded.labels) - set(labels))
+    if unknown:
+        raise DataError(f"the data has the label {unknown[0]!r}, but the model knows {labels}")
 
 
 def find(data_dir: Path, split: str) -> Path:
@@ -141,7 +153,7 @@ def split(examples: list[Example], seed: int) -> dict[str, list[Example]]:
     """
     by_text: dict[str, list[Example]] = {}
     for example in examples:
-        by_text.setdefault(example.text, []).append(example)
+        by_text.setdefault(" ".join(example.text.split()), []).append(example)
     by_label: dict[str, list[str]] = {}
     for text, group in by_text.items():
         by_label.setdefault(group[0].label, []).append(text)
@@ -196,9 +208,11 @@ def _lines(path: Path, bad: list[_Bad]) -> Iterator[tuple[int, str]]:
 def _read_tsv(path: Path, bad: list[_Bad]) -> Iterator[_Row]:
     for number, line in _lines(path, bad):
         fields = line.rstrip().split("\t")
-        if len(fields) == 2 and {field.strip() for field in fields} in _HEADERS:
+        if [field.strip() for field in fields] in _HEADERS:
             if number > 1:
                 bad.append(_Bad(number, "duplicate header"))
+        elif number == 1 and [field.strip() for field in reversed(fields)] in _HEADERS:
+            raise DataError(f"{path}, line 1: the columns are the wrong way round: {line!r}")
         elif len(fields) > 2:
             bad.append(_Bad(number, f"{len(fields) - 1} tabs instead of 1"))
         else:
@@ -214,14 +228,14 @@ def _read_csv(path: Path, bad: list[_Bad]) -> Iterator[_Row]:
             yield line + "\n"
 
     rows = csv.reader(feed())
-    header = [name.strip() for name in next(rows, [])]
+    header = [name.strip() for name in next(_csv_rows(path, rows), [])]
     for name in ("text", "label"):
         if header.count(name) != 1:
             what = "lacks the column" if name not in header else "has more than once the column"
             raise DataError(f"{path}, line 1: the header {what} {name!r}: {header}")
     text, label = header.index("text"), header.index("label")
     first = 1
-    for row in rows:
+    for row in _csv_rows(path, rows):
         start, first = numbers[first], rows.line_num
         if [name.strip() for name in row] == header:
             bad.append(_Bad(start, "duplicate header"))
@@ -229,6 +243,13 @@ def _read_csv(path: Path, bad: list[_Bad]) -> Iterator[_Row]:
             bad.append(_Bad(start, f"{len(row)} columns instead of {len(header)}"))
         else:
             yield start, row[text], row[label]
+
+
+def _csv_rows(path: Path, rows: "_csv.Reader") -> Iterator[list[str]]:
+    try:
+        yield from rows
+    except csv.Error as reason:
+        raise DataError(f"{path}, line {rows.line_num}: {reason}; is a quote left open?") from None
 
 
 def _read_jsonl(path: Path, bad: list[_Bad]) -> Iterator[_Row]:

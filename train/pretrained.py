@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from tqdm import tqdm
 
@@ -39,6 +40,8 @@ def glove(config: Config, texts: list[str]) -> Pretrained:
     every = WordTokenizer([PAD, UNK, *words], lowercase=config.lowercase, n_ctx=config.n_ctx)
     seen = {word for text in texts for word in every.pieces(text)}
     kept = [i for i, word in enumerate(words) if i < config.vocab_size or word in seen]
+    if not kept:
+        raise ConfigError(f"no word of {config.embedding_path} is kept: raise vocab_size")
     matrix = np.asarray(vectors[kept], dtype=np.float32)
     table = np.concatenate([np.zeros_like(matrix[:1]), matrix.mean(axis=0, keepdims=True), matrix])
     vocabulary = [PAD, UNK, *(words[i] for i in kept)]
@@ -70,9 +73,10 @@ def transformer(config: Config, texts: list[str]) -> Pretrained:
             tokenizer = SubwordTokenizer.load(path)
         else:
             tokenizer = SubwordTokenizer(AutoTokenizer.from_pretrained(source).backend_tokenizer)
-    except (OSError, ValueError) as reason:
+    except (OSError, RuntimeError, ValueError, SafetensorError) as reason:
+        said = (str(reason).splitlines() or [type(reason).__name__])[0]
         raise ConfigError(
-            f"cannot load the checkpoint {name!r} ({str(reason).splitlines()[0]}); "
+            f"cannot load the checkpoint {name!r} ({said}); "
             "give the folder of a downloaded checkpoint as --bert_model_name_or_path"
         ) from None
     missing = [key for key in info["missing_keys"] if not key.startswith("pooler.")]
@@ -80,10 +84,17 @@ def transformer(config: Config, texts: list[str]) -> Pretrained:
         raise ConfigError(
             f"the checkpoint {name!r} lacks {len(missing)} weights, e.g. {missing[0]}"
         )
+    if model.config.model_type != config.emb_class:
+        found = model.config.model_type
+        raise ConfigError(f"emb_class is {config.emb_class!r}, but {name!r} is of type {found!r}")
+    special = tokenizer.fast.num_special_tokens_to_add(is_pair=False)
+    if config.n_ctx <= special:
+        raise ConfigError(f"n_ctx is {config.n_ctx}, but {name!r} adds {special} tokens of its own")
     if config.n_ctx > model.config.max_position_embeddings:
         most = model.config.max_position_embeddings
         raise ConfigError(f"n_ctx is {config.n_ctx}, but {name!r} takes at most {most} tokens")
-    _remove_layers(model, config.bert_remove_layers)
+    if config.bert_remove_layers:
+        _remove_layers(model, config.bert_remove_layers)
     state = {
         f"model.{key}": value
         for key, value in model.state_dict().items()
@@ -140,16 +151,27 @@ def _read_vectors(name: str) -> tuple[list[str], np.ndarray]:
         )
     words: list[str] = []
     rows: list[np.ndarray] = []
-    with path.open(encoding="utf-8") as stream:
-        for number, line in enumerate(tqdm(stream, desc=path.name, unit=" words"), 1):
-            word, *values = line.rstrip().split(" ")
-            try:
-                row = np.array(values, dtype=np.float32)
-            except ValueError:
-                row = np.empty(0, np.float32)
-            if not len(row) or (rows and len(row) != len(rows[0])):
-                width = len(rows[0]) if rows else "some"
-                raise ConfigError(f"{path}, line {number}: not a word and {width} numbers")
-            words.append(word)
-            rows.append(row)
+    width = 0
+    try:
+        with path.open(encoding="utf-8") as stream:
+            for number, line in enumerate(tqdm(stream, desc=path.name, unit=" words"), 1):
+                # The width comes from the first line; some words of large files hold blanks.
+                width = width or len(line.split()) - 1
+                word, *values = line.rstrip().rsplit(" ", width)
+                shifted = " " in word and _numbers(word.split(" ")[-1:])
+                if not width or len(values) != width or not _numbers(values) or shifted:
+                    raise ConfigError(f"{path}, line {number}: not a word and {width} numbers")
+                words.append(word)
+                rows.append(np.array(values, dtype=np.float32))
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is no text file in UTF-8") from None
+    if not words:
+        raise ConfigError(f"{path} is empty")
     return words, np.stack(rows)
+
+
+def _numbers(values: list[str]) -> bool:
+    try:
+        return bool(np.isfinite(np.array(values, dtype=np.float32)).all())
+    except ValueError:
+        return False

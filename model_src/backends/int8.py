@@ -90,9 +90,9 @@ class _Int8Linear(nn.Module):
 def _levels() -> int:
     """Return how many levels an input has on each side of zero.
 
-    Without VNNI instructions the kernels add pairs of products in 16 bits, which 8-bit inputs
+    Without AVX-512 VNNI the kernels add pairs of products in 16 bits, which 8-bit inputs
     overflow; 7 bits are what torch itself uses there.
     """
     path = Path("/proc/cpuinfo")
     flags = path.read_text(encoding="utf-8") if path.exists() else ""
-    return 127 if "vnni" in flags else 63
+    return 127 if "avx512_vnni" in flags else 63
