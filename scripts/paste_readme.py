@@ -21,7 +21,9 @@ def main(word: str) -> None:
         command = block["command"].split()
         if word not in command:
             return block[0]
-        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603
+        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)  # noqa: S603
+        if done.returncode:
+            sys.exit(f"{' '.join(command)} failed:\n{done.stdout}")
         lines = [line.rstrip() for line in done.stdout.splitlines()]
         return block[1] + "\n".join(lines) + "\n" + block[3]
 
