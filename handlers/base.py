@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from handlers.protocol import Answer, Failure, Request, encode, parse
+from model_src.classifier import family_of
 from model_src.errors import BundleError, RequestError
 from model_src.predictor import Predictor
 
@@ -30,7 +31,7 @@ class BaseHandler:
     No sentence is ever logged: of an unexpected error only its type and its place are.
     """
 
-    families: tuple[str, ...] = ()
+    kind = ""
 
     def __init__(self) -> None:
         """Wait for ``initialize``."""
@@ -46,9 +47,9 @@ class BaseHandler:
         self.seconds = float(settings.get("seconds", 40))
         folder = Path(context.system_properties["model_dir"]) / "model"
         self.predictor = Predictor.load(folder)
-        family = self.predictor.bundle.config.emb_class
-        if family not in self.families:
-            raise BundleError(f"{type(self).__name__} serves {self.families}, not {family!r}")
+        family = family_of(self.predictor.bundle.config)
+        if family.handler != self.kind:
+            raise BundleError(f"{type(self).__name__} does not serve {family.handler} models")
         # The first runs of a TorchScript graph compile it; a client must not wait for that.
         for batch in (["warm up"], ["warm up", "a longer sentence to warm up with"] * 2) * 2:
             self.predictor.predict(batch)

@@ -6,4 +6,4 @@ from handlers.base import BaseHandler
 class GloveHandler(BaseHandler):
     """Split into words, look up vectors, decode."""
 
-    families = ("glove",)
+    kind = "glove"

@@ -9,7 +9,7 @@ from handlers.base import BaseHandler
 class TransformerHandler(BaseHandler):
     """Split into subwords, run the transformer, decode."""
 
-    families = ("bert",)
+    kind = "transformer"
 
     def initialize(self, context: Any) -> None:  # noqa: ANN401 - TorchServe's own class
         """Keep the libraries to one thread a worker and off the network, then load."""

@@ -29,7 +29,7 @@ class Classifier(nn.Module):
         """Build the embedding from ``shape`` (see its class), the encoder and the last layer."""
         super().__init__()
         self.embedding = family_of(config).build(config, shape)
-        self.encoder = ENCODERS[config.enc_class](config, self.embedding.hidden_size)
+        self.encoder = ENCODERS[config.enc_class](config, self.embedding)
         self.dropout = nn.Dropout(config.dropout)
         self.output = nn.Linear(self.encoder.out_size, num_labels)
 
@@ -38,3 +38,19 @@ class Classifier(nn.Module):
         vector = self.encoder(self.embedding(ids, mask), mask)
         logits: Tensor = self.output(self.dropout(vector))
         return logits
+
+
+def state_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return the state dict with tied weights once, under the first of their names."""
+    once = {name for name, _ in (*model.named_parameters(), *model.named_buffers())}
+    return {name: value for name, value in model.state_dict().items() if name in once}
+
+
+def ties_of(model: nn.Module) -> dict[str, list[str]]:
+    """Map each name of ``state_of`` that stands for tied weights to their other names."""
+    first: dict[int, str] = {}
+    ties: dict[str, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        if first.setdefault(id(parameter), name) != name:
+            ties.setdefault(first[id(parameter)], []).append(name)
+    return ties

@@ -5,6 +5,7 @@ import json
 import math
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -13,7 +14,29 @@ from model_src.errors import ConfigError, nearest
 
 _COUNTS = (
     *("n_ctx", "num_filters", "fc_hidden_size"),
+    *("densenet_first_num_filters", "densenet_num_filters", "densenet_last_num_filters"),
+    *("dsa_num_attentions", "dsa_dim", "dsa_r"),
     *("batch_size", "epoch", "patience", "lr_decay_steps"),
+)
+
+
+def _odd_rows(rows: list[list[int]]) -> bool:
+    sizes = [size for row in rows for size in row]
+    return len({len(row) for row in rows}) == 1 and all(s > 0 and s % 2 for s in sizes or [0])
+
+
+# Which values fit which keys, and how to say it.
+_RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
+    (_COUNTS, lambda v: 1 <= v < 2**31, "at least 1"),
+    (("seed", "vocab_size", "weight_decay"), lambda v: 0 <= v < 2**31, "0 or more"),
+    (
+        ("dropout", "embedding_dropout", "label_smoothing", "warmup_ratio"),
+        lambda v: 0 <= v < 1,
+        "in [0, 1)",
+    ),
+    (("lr", "max_grad_norm", "lr_decay_rate"), lambda v: 0 < v < math.inf, "above 0 and finite"),
+    (("kernel_sizes",), lambda v: v and min(v) >= 1, "sizes of 1 or more"),
+    (("densenet_kernels",), _odd_rows, "rows of equally many odd sizes"),
 )
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
@@ -36,7 +59,16 @@ class Config:
     dropout: float = _key(0.2, "dropout before the last layer")
     num_filters: int = _key(256, "cnn: filters for each kernel size")
     kernel_sizes: list[int] = _key([2, 3, 4, 5, 6], "cnn: kernel sizes in tokens")
-    fc_hidden_size: int = _key(256, "cnn: width of the hidden layer")
+    fc_hidden_size: int = _key(256, "cnn, densenet-dsa: width of the hidden layer")
+    densenet_kernels: list[list[int]] = _key(
+        [[1, 1], [3, 3], [3, 5], [3, 7], [3, 9]], "densenet: a row a depth, a size a column"
+    )
+    densenet_first_num_filters: int = _key(200, "densenet: filters of the first row")
+    densenet_num_filters: int = _key(100, "densenet: filters of the other rows")
+    densenet_last_num_filters: int = _key(400, "densenet: filters that join the columns")
+    dsa_num_attentions: int = _key(8, "densenet-dsa: attentions side by side")
+    dsa_dim: int = _key(300, "densenet-dsa: values an attention")
+    dsa_r: int = _key(2, "densenet-dsa: iterations")
 
     # word vectors
     embedding_path: str = _key("glove.6B.50d", "GloVe: text file, or the packaged glove.6B.50d")
@@ -48,6 +80,7 @@ class Config:
     # transformers
     bert_model_name_or_path: str = _key("", "folder, packaged name or hub name of the checkpoint")
     bert_do_lower_case: bool | None = _key(None, "override the checkpoint's lower-casing")
+    bert_use_feature_based: bool = _key(False, "leave the transformer as it is")
     bert_remove_layers: list[int] = _key([], "indexes of layers to drop, e.g. 8,9,10,11")
 
     # training
@@ -93,22 +126,10 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse values outside their range; raises ConfigError."""
-        for key in _COUNTS:
-            if not 1 <= getattr(self, key) < 2**31:
-                raise ConfigError(f"{key} is {getattr(self, key)}, but must be at least 1")
-        for key in ("seed", "vocab_size", "weight_decay"):
-            if not 0 <= getattr(self, key) < 2**31:
-                raise ConfigError(f"{key} is {getattr(self, key)}, but must be 0 or more")
-        for key in ("dropout", "embedding_dropout", "label_smoothing", "warmup_ratio"):
-            if not 0 <= getattr(self, key) < 1:
-                raise ConfigError(f"{key} is {getattr(self, key)}, but must be in [0, 1)")
-        if not self.kernel_sizes or min(self.kernel_sizes) < 1:
-            raise ConfigError(
-                f"kernel_sizes is {self.kernel_sizes}, but must be sizes of 1 or more"
-            )
-        for key in ("lr", "max_grad_norm", "lr_decay_rate"):
-            if not 0 < getattr(self, key) < math.inf:
-                raise ConfigError(f"{key} is {getattr(self, key)}, but must be above 0 and finite")
+        for keys, fits, text in _RANGES:
+            for key in keys:
+                if not fits(getattr(self, key)):
+                    raise ConfigError(f"{key} is {getattr(self, key)}, but must be {text}")
 
     def to_json(self) -> str:
         """Return the JSON text that ``load`` reads back as an equal config."""
@@ -152,7 +173,8 @@ def _from_text(hint: Any, text: str) -> object:  # noqa: ANN401 - any type hint
         return None if text.lower() == "none" else _from_text(typing.get_args(hint)[0], text)
     if typing.get_origin(hint) is list:
         inner = typing.get_args(hint)[0]
-        return [_from_text(inner, part) for part in text.split(",") if part.strip()]
+        mark = ";" if typing.get_origin(inner) is list else ","
+        return [_from_text(inner, part) for part in text.split(mark) if part.strip()]
     if hint is bool:
         return _BOOLEANS[text.lower()]
     return hint(text)

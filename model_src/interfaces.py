@@ -4,9 +4,14 @@ from torch import nn
 
 
 class Embedding(nn.Module):
-    """Called with ids and mask ``[batch, seq]``; returns ``[batch, seq, hidden_size]``."""
+    """Called with ids and mask ``[batch, seq]``; returns ``[batch, seq, hidden_size]``.
+
+    Positions that the mask hides must not change the others.
+    """
 
     hidden_size: int
+    # Whether the last real position stands for the sentence (a decoder's), or the first.
+    summary_last = False
 
 
 class Encoder(nn.Module):

@@ -19,6 +19,7 @@ from serving import server
 from serving.archive import archive
 from serving.export import export
 from serving.server import Server
+from tests import checkpoints as checkpoints_of
 from train import data, loop
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,7 +33,12 @@ torch.set_num_threads(1)  # as workers compute
 
 # Every (embedding, encoder) pair and every way to serve it: tests loop over the tables.
 PAIRS = [(name, encoder) for name, family in EMBEDDINGS.items() for encoder in family.encoders]
-SERVED = [f"{name}-{encoder}-{form}" for (name, encoder), form in itertools.product(PAIRS, FORMATS)]
+EXPORTS = [f"{a}-{b}-{form}" for (a, b), form in itertools.product(PAIRS, FORMATS)]
+
+# Archives and servers take a worker each, so they hold one model a handler and head only.
+SERVED = [
+    n for n in EXPORTS if n.startswith(("glove-cnn", "glove-densenet-dsa", "bert", "bart-cls"))
+]
 
 # What a tokenizer, a mask or a protocol may stumble over, all of it text that can be labelled.
 ODD_TEXTS = [
@@ -98,27 +104,17 @@ def vectors(work: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def checkpoint(work: Path) -> Path:
-    """A random BERT of two layers with a WordPiece vocabulary, as its library saves it."""
-    from transformers import BertConfig, BertModel, BertTokenizerFast
+def checkpoints(work: Path, loaded: data.Data) -> dict[str, Path]:
+    """A random checkpoint of each transformer family."""
+    corpus = [example.text for example in loaded.train]
+    kinds = [name for name, family in EMBEDDINGS.items() if family.handler == "transformer"]
+    return {kind: checkpoints_of.make(kind, work / "checkpoints" / kind, corpus) for kind in kinds}
 
-    folder = work / "checkpoint"
-    pieces = [*"abcdefghijklmnopqrstuvwxyz", *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz")]
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *pieces]
-    vocabulary = list(dict.fromkeys(vocabulary))
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=64,
-    )
-    BertModel(config).save_pretrained(folder)
-    ids = {piece: i for i, piece in enumerate(vocabulary)}
-    BertTokenizerFast(vocab=ids, do_lower_case=True).save_pretrained(folder)
-    return folder
+
+@pytest.fixture(scope="session")
+def checkpoint(checkpoints: dict[str, Path]) -> Path:
+    """The one of BERT."""
+    return checkpoints["bert"]
 
 
 class Models(NamedTuple):
@@ -135,6 +131,11 @@ def tiny_config(name: str, encoder: str, vectors: Path, checkpoint: Path, **more
         "enc_class": encoder,
         "n_ctx": 40,
         "num_filters": 16,
+        "densenet_first_num_filters": 16,
+        "densenet_num_filters": 8,
+        "densenet_last_num_filters": 32,
+        "dsa_num_attentions": 2,
+        "dsa_dim": 16,
         "fc_hidden_size": 32,
         "embedding_path": str(vectors),
         "embedding_trainable": True,
@@ -148,11 +149,11 @@ def tiny_config(name: str, encoder: str, vectors: Path, checkpoint: Path, **more
 
 
 @pytest.fixture(scope="session")
-def tiny(work: Path, loaded: data.Data, vectors: Path, checkpoint: Path) -> Models:
+def tiny(work: Path, loaded: data.Data, vectors: Path, checkpoints: dict[str, Path]) -> Models:
     """Every registry entry trained for real, and exported in every format."""
     models, exports = {}, {}
     for name, encoder in PAIRS:
-        config = tiny_config(name, encoder, vectors, checkpoint)
+        config = tiny_config(name, encoder, vectors, checkpoints.get(name, work))
         models[name, encoder] = loop.train(
             config, loaded, work / "models" / f"{name}-{encoder}"
         ).folder
@@ -167,8 +168,8 @@ def tiny(work: Path, loaded: data.Data, vectors: Path, checkpoint: Path) -> Mode
 @pytest.fixture(scope="session")
 def model_store(work: Path, tiny: Models) -> Path:
     """Archives of all exports, each of which has proven itself."""
-    for name, folder in tiny.exports.items():
-        archive(folder, name, work / "model_store")
+    for name in SERVED:
+        archive(tiny.exports[name], name, work / "model_store")
     return work / "model_store"
 
 

@@ -9,7 +9,7 @@ from model_src.backends import FORMATS
 from model_src.decode import Prediction, decode
 from model_src.predictor import Predictor
 from model_src.tokenizer import pad_batch
-from tests.conftest import ODD_TEXTS, PAIRS, SERVED, Models, sentence
+from tests.conftest import EXPORTS, ODD_TEXTS, PAIRS, Models, sentence
 
 EXACT = 1e-5
 
@@ -18,14 +18,14 @@ def difference(a: Prediction, b: Prediction) -> float:
     return max(abs(a.scores[label] - b.scores[label]) for label in a.scores)
 
 
-def folders(tiny: Models) -> dict[str, Predictor]:
-    found = {f"{a}-{b}": Predictor.load(folder) for (a, b), folder in tiny.models.items()}
-    return found | {name: Predictor.load(folder) for name, folder in tiny.exports.items()}
+def load(tiny: Models, name: str) -> Predictor:
+    models = {f"{a}-{b}": folder for (a, b), folder in tiny.models.items()}
+    return Predictor.load((models | tiny.exports)[name])
 
 
-@pytest.mark.parametrize("name", [f"{a}-{b}" for a, b in PAIRS] + SERVED)
+@pytest.mark.parametrize("name", [f"{a}-{b}" for a, b in PAIRS] + EXPORTS)
 def test_batch_order_and_padding_change_nothing(tiny: Models, name: str) -> None:
-    predictor = folders(tiny)[name]
+    predictor = load(tiny, name)
     generator = random.Random(1)
     texts = ODD_TEXTS + [sentence(generator, "good") for _ in range(60)]
     alone = {text: predictor.predict([text])[0] for text in texts}

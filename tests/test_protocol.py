@@ -209,7 +209,7 @@ def test_a_handler_refuses_an_archive_of_another_family(
     root = logging.getLogger()
     level = root.level
     try:
-        with pytest.raises(Exception, match="TransformerHandler serves"):
+        with pytest.raises(Exception, match="TransformerHandler does not serve glove"):
             TransformerHandler().initialize(context)
     finally:
         root.setLevel(level)

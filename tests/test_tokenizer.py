@@ -43,7 +43,8 @@ def test_any_text_has_ids_within_the_limit(tiny: Models, pair: tuple[str, str], 
     ids = bundle.tokenizer.encode(text)
     assert 1 <= len(ids) <= bundle.config.n_ctx
     assert bundle.tokenizer.encode_batch([text, "a"])[0] == ids
-    assert bundle.tokenizer.pad_id not in ids
+    if pair[0] != "albert":  # its pad is a piece like any other; the mask goes by length
+        assert bundle.tokenizer.pad_id not in ids
 
 
 def test_a_saved_tokenizer_reads_the_same(tmp_path: Path, words: WordTokenizer) -> None:

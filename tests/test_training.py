@@ -1,6 +1,5 @@
 """Training learns, is repeatable, and an interruption changes nothing."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from model_src.bundle import WEIGHTS, Bundle
+from model_src.embeddings import EMBEDDINGS
 from model_src.errors import ConfigError, UserError
 from model_src.predictor import Predictor
 from tests.conftest import BAD, GOOD, PAIRS, REST, UNSEEN, Models, tiny_config
@@ -126,7 +126,7 @@ def test_words_unseen_in_train_keep_their_vectors(tiny: Models, vectors: Path) -
     [
         ({"bert_model_name_or_path": "no/such-checkpoint"}, "cannot load the checkpoint"),
         ({"bert_model_name_or_path": ""}, "needs --bert_model_name_or_path"),
-        ({"n_ctx": 65}, "takes at most 64 tokens"),
+        ({"n_ctx": 67}, "takes at most 66 tokens"),
         ({"n_ctx": 2}, "adds 2 tokens of its own"),
         ({"bert_remove_layers": [2]}, "has layers 0-1"),
         ({"bert_remove_layers": [0, 1]}, "has layers 0-1"),
@@ -146,13 +146,44 @@ def test_a_checkpoint_that_does_not_fit_is_refused(
         loop.train(tiny_config("bert", "cls", vectors, checkpoint, **more), loaded, tmp_path / "m")
 
 
+@pytest.mark.parametrize("kind", [name for name in EMBEDDINGS if name != "glove"])
 def test_removed_layers_are_gone_and_the_model_loads_again(
-    tmp_path: Path, loaded: Data, vectors: Path, checkpoint: Path
+    tmp_path: Path, loaded: Data, vectors: Path, checkpoints: dict[str, Path], kind: str
 ) -> None:
-    config = tiny_config("bert", "cls", vectors, checkpoint, bert_remove_layers=[1], epoch=1)
+    config = tiny_config(kind, "cls", vectors, checkpoints[kind], bert_remove_layers=[1], epoch=1)
+    if kind == "albert":
+        with pytest.raises(ConfigError, match="shares one layer"):
+            loop.train(config, loaded, tmp_path / "model")
+        return
     bundle = loop.train(config, loaded, tmp_path / "model")
-    assert bundle.shape["num_hidden_layers"] == 1
+    counts = {k: v for k, v in bundle.shape.items() if k.endswith("layers")}
+    assert counts
+    assert set(counts.values()) == {1}
     assert Predictor.load(bundle.folder).predict(["great"])
+
+
+def test_positions_that_begin_after_the_pad_shorten_the_limit(
+    tmp_path: Path, loaded: Data, vectors: Path, checkpoints: dict[str, Path]
+) -> None:
+    """RoBERTa numbers positions from 2, so 66 rows are 64 tokens."""
+    config = tiny_config("roberta", "cls", vectors, checkpoints["roberta"], n_ctx=65)
+    with pytest.raises(ConfigError, match="takes at most 64 tokens"):
+        loop.train(config, loaded, tmp_path / "model")
+
+
+@pytest.mark.parametrize("kind", ["bert", "bart"])
+def test_a_feature_based_transformer_is_left_as_it_is(
+    tmp_path: Path, loaded: Data, vectors: Path, checkpoints: dict[str, Path], kind: str
+) -> None:
+    more = {"bert_use_feature_based": True, "epoch": 1}
+    config = tiny_config(kind, "cls", vectors, checkpoints[kind], **more)
+    bundle = loop.train(config, loaded, tmp_path / "model")
+    trained = load_file(bundle.folder / WEIGHTS)
+    before = pretrained.PRETRAINED[kind](config, []).state
+    kept = {name.removeprefix("embedding."): value for name, value in trained.items()}
+    common = before.keys() & kept.keys()
+    assert len(common) > 20
+    assert all(torch.equal(before[name], kept[name]) for name in common)
 
 
 @pytest.mark.parametrize(("content", "said"), [(b"", "is empty"), (b"\x80\xff", "no text file")])
@@ -172,23 +203,15 @@ def test_words_of_a_vector_file_may_hold_blanks(tmp_path: Path) -> None:
 
 
 def test_a_damaged_or_foreign_checkpoint_is_refused(
-    tmp_path: Path, loaded: Data, vectors: Path, checkpoint: Path
+    tmp_path: Path, loaded: Data, vectors: Path, checkpoints: dict[str, Path]
 ) -> None:
-    damaged = Path(shutil.copytree(checkpoint, tmp_path / "damaged"))
+    damaged = Path(shutil.copytree(checkpoints["bert"], tmp_path / "damaged"))
     content = (damaged / "model.safetensors").read_bytes()
     (damaged / "model.safetensors").write_bytes(content[:1000])
     config = tiny_config("bert", "cls", vectors, damaged)
     with pytest.raises(ConfigError, match="cannot load the checkpoint"):
         loop.train(config, loaded, tmp_path / "model")
-    foreign = Path(shutil.copytree(checkpoint, tmp_path / "foreign"))
-    settings = json.loads((foreign / "config.json").read_text())
-    sizes = {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64}
-    from transformers import DistilBertConfig, DistilBertModel
-
-    DistilBertModel(DistilBertConfig(vocab_size=settings["vocab_size"], **sizes)).save_pretrained(
-        foreign
-    )
-    config = tiny_config("bert", "cls", vectors, foreign)
+    config = tiny_config("bert", "cls", vectors, checkpoints["distilbert"])
     with pytest.raises(ConfigError, match="is of type 'distilbert'"):
         loop.train(config, loaded, tmp_path / "model")
 

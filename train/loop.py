@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from model_src.bundle import METRICS, OWN, WEIGHTS, Bundle, seal
-from model_src.classifier import Classifier, family_of
+from model_src.classifier import Classifier, family_of, state_of
 from model_src.config import Config
 from model_src.errors import ConfigError
 from model_src.files import atomic_dir, atomic_write, refuse_foreign
@@ -100,7 +100,7 @@ class _Fit:
             logger.info(json.dumps(entry))
             if accuracy > progress.best:
                 progress.best, progress.stale = accuracy, 0
-                self.best_state = copy.deepcopy(self.model.state_dict())
+                self.best_state = copy.deepcopy(state_of(self.model))
             else:
                 progress.stale += 1
                 if progress.stale % config.lr_decay_steps == 0:

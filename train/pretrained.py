@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from model_src.config import Config
+from model_src.embeddings import EMBEDDINGS
 from model_src.errors import ConfigError
 from model_src.tokenizer import FILE, PAD, UNK, SubwordTokenizer, Tokenizer, WordTokenizer
 
@@ -90,8 +91,10 @@ def transformer(config: Config, texts: list[str]) -> Pretrained:
     special = tokenizer.fast.num_special_tokens_to_add(is_pair=False)
     if config.n_ctx <= special:
         raise ConfigError(f"n_ctx is {config.n_ctx}, but {name!r} adds {special} tokens of its own")
-    if config.n_ctx > model.config.max_position_embeddings:
-        most = model.config.max_position_embeddings
+    # Roberta and MPNet number positions from the one after the pad's id.
+    shift = tokenizer.pad_id + 1 if model.config.model_type in {"roberta", "mpnet"} else 0
+    most = model.config.max_position_embeddings - shift
+    if config.n_ctx > most:
         raise ConfigError(f"n_ctx is {config.n_ctx}, but {name!r} takes at most {most} tokens")
     if config.bert_remove_layers:
         _remove_layers(model, config.bert_remove_layers)
@@ -106,21 +109,35 @@ def transformer(config: Config, texts: list[str]) -> Pretrained:
 
 
 PRETRAINED: dict[str, Callable[[Config, list[str]], Pretrained]] = {
-    "glove": glove,
-    "bert": transformer,
+    name: glove if family.tokenizer is WordTokenizer else transformer
+    for name, family in EMBEDDINGS.items()
+}
+
+# Where each model type keeps its stacks of layers, and the config key that counts them.
+_ENCODER = (("encoder.layer", "num_hidden_layers"),)
+_STACKS = {
+    "bert": _ENCODER,
+    "roberta": _ENCODER,
+    "electra": _ENCODER,
+    "mpnet": _ENCODER,
+    "distilbert": (("transformer.layer", "n_layers"),),
+    "bart": (("encoder.layers", "encoder_layers"), ("decoder.layers", "decoder_layers")),
 }
 
 
 def _remove_layers(model: Any, layers: list[int]) -> None:  # noqa: ANN401 - any transformers model
-    count = model.config.num_hidden_layers
-    wrong = [i for i in layers if not 0 <= i < count]
-    if wrong or len(set(layers)) >= count:
-        raise ConfigError(
-            f"bert_remove_layers is {layers}, but the checkpoint has layers 0-{count - 1}"
-        )
-    stack = model.encoder.layer
-    model.encoder.layer = torch.nn.ModuleList(stack[i] for i in range(count) if i not in layers)
-    model.config.num_hidden_layers = len(model.encoder.layer)
+    """Drop ``layers`` from every stack, as ``bert_remove_layers`` asks."""
+    kind = model.config.model_type
+    if kind not in _STACKS:
+        raise ConfigError(f"{kind} shares one layer, so bert_remove_layers has nothing to remove")
+    for path, key in _STACKS[kind]:
+        stack = model.get_submodule(path)
+        if not set(layers) < set(range(len(stack))):
+            last = len(stack) - 1
+            raise ConfigError(f"bert_remove_layers is {layers}, but {path} has layers 0-{last}")
+        kept = [layer for i, layer in enumerate(stack) if i not in layers]
+        model.set_submodule(path, torch.nn.ModuleList(kept))
+        setattr(model.config, key, len(kept))
 
 
 def _packaged(table: dict[str, tuple[str, str]], name: str) -> Path | None:

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from model_src.classifier import Classifier
+from model_src.classifier import Classifier, state_of, ties_of
 
 if TYPE_CHECKING:
     from model_src.backends import Backend
@@ -25,9 +25,8 @@ _SCALE = "weight_scale"
 
 def export(model: nn.Module, path: Path) -> None:
     """Quantize the weights of linear layers and write them with everything else."""
-    tensors = dict(model.state_dict())
     # Position ids and the like are in no state dict, yet part of what the graph computes with.
-    tensors |= {name: buffer for name, buffer in model.named_buffers() if name not in tensors}
+    tensors = dict(model.named_buffers()) | state_of(model)
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
             scale = module.weight.detach().abs().amax(dim=1).clamp_min(1e-12) / 127
@@ -47,11 +46,15 @@ def load(bundle: "Bundle", path: Path) -> "Backend":
             weight, scale = (tensors.pop(f"{name}.{part}") for part in ("weight", _SCALE))
             bias = tensors.pop(f"{name}.bias", None)
             model.set_submodule(name, _Int8Linear(weight, scale, bias, top))
-    for name, value in tensors.items():
-        owner, _, leaf = name.rpartition(".")
-        module = model.get_submodule(owner)
-        frozen = nn.Parameter(value, requires_grad=False) if leaf in module._parameters else value
-        setattr(module, leaf, frozen)
+    ties = ties_of(model)
+    for first, value in tensors.items():
+        for name in (first, *ties.get(first, ())):
+            owner, _, leaf = name.rpartition(".")
+            module = model.get_submodule(owner)
+            is_parameter = leaf in module._parameters
+            setattr(
+                module, leaf, nn.Parameter(value, requires_grad=False) if is_parameter else value
+            )
 
     def run(ids: Tensor, mask: Tensor) -> Tensor:
         # Rounding turns the last bits, in which fp32 kernels differ from batch to batch, into whole

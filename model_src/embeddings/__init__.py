@@ -6,7 +6,7 @@ from typing import Any
 
 from model_src.config import Config
 from model_src.embeddings.glove import GloveEmbedding
-from model_src.embeddings.transformer import TransformerEmbedding
+from model_src.embeddings.transformer import BartEmbedding, TransformerEmbedding
 from model_src.interfaces import Embedding
 from model_src.tokenizer import SubwordTokenizer, WordTokenizer
 
@@ -21,7 +21,17 @@ class Family:
     handler: str
 
 
+_WORDS = Family(GloveEmbedding, WordTokenizer, ("cnn", "densenet-cnn", "densenet-dsa"), "glove")
+_SUBWORDS = Family(TransformerEmbedding, SubwordTokenizer, ("cnn", "cls"), "transformer")
+
+# SpanBERT checkpoints are of the class bert; the names are the model types of transformers.
 EMBEDDINGS = {
-    "glove": Family(GloveEmbedding, WordTokenizer, ("cnn",), "glove"),
-    "bert": Family(TransformerEmbedding, SubwordTokenizer, ("cnn", "cls"), "transformer"),
+    "glove": _WORDS,
+    "bert": _SUBWORDS,
+    "albert": _SUBWORDS,
+    "roberta": _SUBWORDS,
+    "bart": Family(BartEmbedding, SubwordTokenizer, ("cnn", "cls"), "transformer"),
+    "electra": _SUBWORDS,
+    "distilbert": _SUBWORDS,
+    "mpnet": _SUBWORDS,
 }

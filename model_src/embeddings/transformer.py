@@ -1,12 +1,15 @@
 """Contextual vectors from a transformer of the Hugging Face library."""
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from model_src.config import Config
 from model_src.interfaces import Embedding
+
+# Classes that would otherwise make a pooler, which no encoder here uses.
+_POOLED = {"bert", "albert", "roberta", "mpnet"}
 
 
 class TransformerEmbedding(Embedding):
@@ -22,11 +25,28 @@ class TransformerEmbedding(Embedding):
         super().__init__()
         hf_config = AutoConfig.for_model(**shape)
         self.hidden_size = hf_config.hidden_size
-        self.model = AutoModel.from_config(
-            hf_config, attn_implementation="sdpa", add_pooling_layer=False
-        )
+        pooler = {"add_pooling_layer": False} if hf_config.model_type in _POOLED else {}
+        self.model = AutoModel.from_config(hf_config, **pooler)
+        self.fixed = config.bert_use_feature_based
+        self.model.requires_grad_(not self.fixed)
+
+    def train(self, mode: bool = True) -> Self:  # noqa: FBT001, FBT002 - torch's own signature
+        """Leave a fixed network in evaluation mode: its features must not vary by dropout."""
+        super().train(mode)
+        if self.fixed:
+            self.model.eval()
+        return self
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Map ids ``[batch, seq]`` and mask ``[batch, seq]`` to ``[batch, seq, hidden]``."""
         states: Tensor = self.model(ids, attention_mask=mask.to(torch.int64)).last_hidden_state
         return states
+
+
+class BartEmbedding(TransformerEmbedding):
+    """The last decoder states; the decoder reads the sentence itself (arXiv 1910.13461, 3.1).
+
+    The decoder is causal and padding is on the right, so real positions never see it.
+    """
+
+    summary_last = True

@@ -5,6 +5,12 @@ from collections.abc import Callable
 from model_src.config import Config
 from model_src.encoders.cls import ClsEncoder
 from model_src.encoders.cnn import CnnEncoder
-from model_src.interfaces import Encoder
+from model_src.encoders.densenet import DensenetCnnEncoder, DensenetDsaEncoder
+from model_src.interfaces import Embedding, Encoder
 
-ENCODERS: dict[str, Callable[[Config, int], Encoder]] = {"cnn": CnnEncoder, "cls": ClsEncoder}
+ENCODERS: dict[str, Callable[[Config, Embedding], Encoder]] = {
+    "cnn": CnnEncoder,
+    "densenet-cnn": DensenetCnnEncoder,
+    "densenet-dsa": DensenetDsaEncoder,
+    "cls": ClsEncoder,
+}
