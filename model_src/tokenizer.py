@@ -7,7 +7,7 @@ from typing import Protocol, Self
 
 import torch
 from tokenizers import Tokenizer as Fast
-from tokenizers.normalizers import BertNormalizer
+from tokenizers.normalizers import BertNormalizer, Lowercase, Sequence
 from torch import Tensor
 
 from model_src.errors import BundleError
@@ -91,8 +91,12 @@ class SubwordTokenizer:
         fast.no_padding()
         if n_ctx is not None:
             fast.enable_truncation(n_ctx)
-        if lower is not None:
-            fast.normalizer = BertNormalizer(lowercase=lower)
+        normalizer = fast.normalizer
+        if lower is not None and isinstance(normalizer, BertNormalizer):
+            normalizer.lowercase = lower
+            fast.normalizer = normalizer
+        elif lower:
+            fast.normalizer = Sequence([Lowercase(), *([normalizer] if normalizer else [])])
         # Text that spells a special token is only text: it must not become a mask or a separator.
         fast.encode_special_tokens = True
 

@@ -3,9 +3,17 @@
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer as Fast
 
 from model_src.bundle import Bundle
-from model_src.tokenizer import PAD, UNK, WordTokenizer, pad_batch, text_problem
+from model_src.tokenizer import (
+    PAD,
+    UNK,
+    SubwordTokenizer,
+    WordTokenizer,
+    pad_batch,
+    text_problem,
+)
 from tests.conftest import ODD_TEXTS, PAIRS, Models
 
 
@@ -51,6 +59,15 @@ def test_a_saved_tokenizer_reads_the_same(tmp_path: Path, words: WordTokenizer) 
     words.save(tmp_path)
     again = WordTokenizer.load(tmp_path)
     assert again.encode("It's a film, don't!") == words.encode("It's a film, don't!")
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "mpnet"])
+def test_lower_casing_can_be_forced(checkpoints: dict[str, Path], kind: str) -> None:
+    file = str(checkpoints[kind] / "tokenizer.json")
+    lowered = SubwordTokenizer(Fast.from_file(file), lower=True)
+    assert lowered.encode("A GREAT Film") == lowered.encode("a great film")
+    kept = SubwordTokenizer(Fast.from_file(file), lower=False)
+    assert kept.encode("A GREAT Film") != kept.encode("a great film")
 
 
 def test_padding_is_marked_by_the_mask() -> None:
