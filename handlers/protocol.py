@@ -53,7 +53,10 @@ def parse(fields: Mapping[str, object], content_type: str) -> Request:
     """
     name = next((name for name in _BODIES if name in fields), None)
     if name is None:
-        raise RequestError(f"no body with a content type of JSON or text: {_EXPECTED}")
+        raise RequestError(
+            "the body came as a form: add the header Content-Type: text/plain for raw text "
+            f"or application/json, and {_EXPECTED}"
+        )
     body = fields[name]
     if isinstance(body, bytes | bytearray):
         try:

@@ -116,7 +116,7 @@ def check(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
         raise BundleError(f"there is no model or export directory {folder}")
     if not (folder / MANIFEST).exists():
-        raise BundleError(f"{folder} is no model or export directory: it has no {MANIFEST}")
+        raise BundleError(f"{folder} is no whole bundle: it has no {MANIFEST}; make it again")
     manifest = read_json(folder / MANIFEST, BundleError)
     if manifest.get("version") != VERSION:
         found = manifest.get("version")

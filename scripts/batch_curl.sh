@@ -7,7 +7,7 @@
 #            scripts/batch_curl.sh http://127.0.0.1:8080/predictions/NAME .serve/default/inference.header
 set -euo pipefail
 
-[ $# -eq 2 ] || { sed -n 's/^# \{0,1\}//; 4,8p' "$0" >&2; exit 2; }
+[ $# -eq 2 ] && [ -r "$2" ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 # The token goes through a file: an argument would be readable by every user of the machine.
@@ -24,7 +24,7 @@ while IFS= read -r line || [ -n "$line" ]; do
 done >"$folder/requests"
 
 [ "$count" -gt 0 ] || exit 0
-curl --parallel --parallel-max 8 --config "$folder/requests"
+curl --silent --show-error --parallel --parallel-max 8 --config "$folder/requests"
 for i in $(seq "$count"); do
   cat "$folder/$i.out"
   echo

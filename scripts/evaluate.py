@@ -7,11 +7,12 @@ import torch
 
 from model_src.files import atomic_write
 from model_src.predictor import Predictor
-from scripts.options import Parser, count, say, shown
+from scripts.options import Parser, count, front, say, shown
 from train import data
 from train.evaluate import Report, evaluate
 
-EXAMPLE = "./iclassifier evaluate --model_path models/glove-cnn --data_dir data/movie_reviews"
+EXAMPLE = """./iclassifier evaluate --model_path models/movie_reviews-glove-cnn \\
+      --data_dir data/movie_reviews"""
 
 
 def add_options(parser: Parser) -> None:
@@ -35,10 +36,12 @@ def run(args: argparse.Namespace) -> None:
     report = measure(predictor, loaded, args.split, args.batch_size, args.num_examples)
     show(report)
     folder = shown(args.model_path)
-    verb = "export" if predictor.bundle.kind == "model" else "archive"
+    verb = "archive"
+    if predictor.bundle.kind == "model":
+        verb = f"export --data_dir {shown(args.data_dir)}"
     say(
         f"{folder}/{args.split}.pred.tsv has the predictions. "
-        f"Next: ./iclassifier {verb} --model_path {folder}"
+        f"Next: {front()} {verb} --model_path {folder}"
     )
 
 

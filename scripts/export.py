@@ -9,7 +9,7 @@ from model_src.backends import FORMATS
 from model_src.bundle import EXPORT, Bundle
 from model_src.errors import BundleError
 from model_src.files import read_json
-from scripts.options import ROOT, Parser, count, say, shown
+from scripts.options import ROOT, Parser, count, front, say, shown
 from serving.export import GOLDEN, export
 from train import data
 
@@ -30,7 +30,7 @@ def add_options(parser: Parser) -> None:
     )
     parser.add_argument("--data_dir", type=Path, help="compare on its valid split, not 8 sentences")
     parser.add_argument("--skip_bad", action="store_true", help="drop and count bad lines")
-    parser.add_argument("--save_path", type=Path, help="export directory to write")
+    parser.add_argument("--save_path", type=Path, help="default: exports/MODEL-FORMAT")
     parser.add_argument(
         "--num_threads", type=count, default=1, help="threads (default 1, as served)"
     )
@@ -48,13 +48,13 @@ def run(args: argparse.Namespace) -> None:
     bundle = export(args.model_path, args.format, save_path, texts or list(GOLDEN))
     show(bundle)
     folder = shown(bundle.folder)
-    say(f"{folder} is exported. Next: ./iclassifier archive --model_path {folder}")
+    say(f"{folder} is exported. Next: {front()} archive --model_path {folder}")
 
 
 def show(bundle: Bundle) -> None:
     """Print the one line of what was measured."""
     record = read_json(bundle.folder / EXPORT, BundleError)
-    m = record["measured"]
+    m = bundle.metrics["export"]
     say(
         f"{record['format']}: {m['agreement']:.2%} of {m['sentences']} labels as before, "
         f"largest change of a probability {m['max_dp']:.1e}, {m['size_mb']:.1f} MB, "

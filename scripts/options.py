@@ -47,7 +47,7 @@ class Parser(argparse.ArgumentParser):
                 f"--{key.name}",
                 metavar="true|false" if flag else "X",
                 default=argparse.SUPPRESS,
-                help=key.metadata["help"],
+                help=key.metadata["help"] + _default(key),
                 **settings,
             )
 
@@ -70,6 +70,13 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}; see {self.prog} --help")
 
 
+def _default(key: "dataclasses.Field[Any]") -> str:
+    """Say what holds where neither the file nor the command line has the key."""
+    made = key.default_factory
+    value = key.default if made is dataclasses.MISSING else made()
+    return "" if value is dataclasses.MISSING or value in ("", None, []) else f" (else {value})"
+
+
 def overrides(args: argparse.Namespace) -> dict[str, str]:
     """Return the config keys given on the command line."""
     names = [key.name for key in dataclasses.fields(Config)]
@@ -88,6 +95,12 @@ def shown(path: Path) -> str:
     """Return ``path`` as a user here would type it."""
     relative = os.path.relpath(path)
     return shlex.quote(str(path) if relative.startswith("../..") else relative)
+
+
+def front() -> str:
+    """Return the front door as a user here would type it."""
+    path = shown(ROOT / "iclassifier")
+    return path if "/" in path else f"./{path}"
 
 
 def count(text: str) -> int:

@@ -1,14 +1,17 @@
 """Fetch a named data set, split one file, or check a data directory."""
 
 import argparse
+import json
 from collections import Counter
 from pathlib import Path
 
 from model_src.errors import ConfigError, DataError
-from model_src.files import atomic_dir
-from scripts.options import ROOT, Parser, say, shown
+from model_src.files import atomic_dir, read_json, sha256
+from scripts.options import ROOT, Parser, front, say, shown
 from train import data, datasets
 
+# Beside the splits that this verb wrote: their digests, so that a user's own are never replaced.
+_MARK = "prepared.json"
 EXAMPLE = "./iclassifier prepare --input reviews.csv --data_dir data/reviews"
 
 
@@ -34,7 +37,7 @@ def run(args: argparse.Namespace) -> None:
     counts(data.load(folder, skip_bad=args.skip_bad))
     say(
         f"{shown(folder)} is ready. "
-        f"Next: ./iclassifier train --config glove-cnn --data_dir {shown(folder)}"
+        f"Next: {front()} train --config glove-cnn --data_dir {shown(folder)}"
     )
 
 
@@ -51,9 +54,22 @@ def make(folder: Path, dataset: str, source: Path | None, seed: int, *, skip_bad
         examples = datasets.fetch(dataset, ROOT / ".cache")
     for reason, count in dropped.items():
         say(f"dropped {count}: {reason}")
-    with atomic_dir(folder, data.OWN) as scratch:
+    _refuse_own_work(folder)
+    with atomic_dir(folder, (*data.OWN, _MARK)) as scratch:
         for name, part in data.split(examples, seed).items():
             data.write(scratch / f"{name}.tsv", part)
+        digests = {path.name: sha256(path) for path in sorted(scratch.iterdir())}
+        (scratch / _MARK).write_text(json.dumps(digests, indent=2) + "\n", encoding="utf-8")
+
+
+def _refuse_own_work(folder: Path) -> None:
+    """Raise DataError when ``folder`` holds splits that this verb did not write as they are."""
+    made = read_json(folder / _MARK, DataError) if (folder / _MARK).exists() else {}
+    for path in folder.glob("*") if folder.is_dir() else ():
+        if path.name != _MARK and (not path.is_file() or made.get(path.name) != sha256(path)):
+            raise DataError(
+                f"{path} would be lost, and prepare did not write it: name a new folder"
+            )
 
 
 def counts(loaded: data.Data) -> None:

@@ -5,7 +5,7 @@ import json
 import shutil
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from model_src.errors import BundleError, ServerError
 from model_src.files import read_json
 from model_src.predictor import Predictor
 from scripts import evaluate, export, prepare
-from scripts.options import ROOT, Parser, config_path, count, say, shown
+from scripts.options import ROOT, Parser, config_path, count, front, say, shown
 from scripts.serve import how_to_call
 from serving import archive, server
 from serving.client import Client
@@ -41,7 +41,7 @@ class Road:
     format: str
 
 
-ROADS = (
+ROADS: tuple[Road, ...] = (
     Road("glove-cnn", "config-glove-cnn.json", "8", "torchscript"),
     # Two epochs reach what three do on the movie reviews, in two thirds of the time.
     Road("minilm-cls", "config-bert-cls.json", "2", "int8"),
@@ -62,6 +62,10 @@ def run(args: argparse.Namespace) -> None:
     """Walk the whole road; what an earlier run finished is used again."""
     began = time.perf_counter()
     home = args.home
+    roads = ROADS
+    if args.data_dir:  # beside the models of the movie reviews, not in their place
+        prefix = archive.served_name(args.data_dir.resolve().name)
+        roads = tuple(replace(road, name=f"{prefix}-{road.name}") for road in ROADS)
     run_dir = home / ".serve" / "quickstart"
     left = Server.find(run_dir)
     if left:
@@ -77,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
 
     exports = []
     cores = torch.get_num_threads()
-    for road in ROADS:
+    for road in roads:
         torch.set_num_threads(cores)
         say(f"\n2/5 train and evaluate {road.name}")
         model = _trained(road, args.epoch or road.epoch, loaded, home)
@@ -91,9 +95,9 @@ def run(args: argparse.Namespace) -> None:
         say(f"{shown(mar)} answers as its export does")
 
     say("\n4/5 serve")
-    started = server.start(home / "model_store", [road.name for road in ROADS], run_dir)
+    started = server.start(home / "model_store", [road.name for road in roads], run_dir)
     try:
-        for road in ROADS:
+        for road in roads:
             say(f"{road.name}: READY at {started.url(road.name)}")
         say(f"\n5/5 ask {args.sentences} test sentences with curl")
         _ask(started, exports, loaded.test[: args.sentences])
@@ -106,7 +110,7 @@ def run(args: argparse.Namespace) -> None:
         say(how_to_call(started))
     else:
         started.stop()
-        say("The server is stopped. Next: ./iclassifier quickstart --keep leaves it running")
+        say(f"The server is stopped. Next: {front()} quickstart --keep leaves it running")
 
 
 def _trained(road: Road, epoch: str, loaded: data.Data, home: Path) -> Bundle:
@@ -149,8 +153,8 @@ def _exported(road: Road, model: Bundle, loaded: data.Data, home: Path) -> Path:
 def _ask(started: Server, exports: list[Path], examples: list[data.Example]) -> None:
     """Print what the server says beside the gold labels, and hold it against offline answers."""
     texts = [example.text for example in examples]
-    served = [_curl(started, road.name, texts) for road in ROADS]
-    names = [road.name for road in ROADS]
+    names = started.models
+    served = [_curl(started, name, texts) for name in names]
     say(f"{'sentence':<44} {'gold':<10} " + " ".join(f"{name:<19}" for name in names))
     for i, example in enumerate(examples):
         text = example.text if len(example.text) <= 42 else example.text[:41] + "…"

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from model_src.errors import ServerError
-from scripts.options import ROOT, Parser, port, say, shown
+from scripts.options import ROOT, Parser, front, port, say, shown
 from serving import server
 from serving.server import Server
 
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
             say(f"no server of {shown(args.run_dir)} runs")
             return
         found.stop()
-        say(f"stopped the server of {shown(args.run_dir)}. Next: ./iclassifier serve start")
+        say(f"stopped the server of {shown(args.run_dir)}. Next: {front()} serve start")
         return
     if found is None:
         raise ServerError(f"no server of {shown(args.run_dir)} runs: ./iclassifier serve start")

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from model_src.config import Config
-from scripts.options import ROOT, Parser, config_path, count, overrides, say, shown
+from scripts.options import ROOT, Parser, config_path, count, front, overrides, say, shown
 from train import data, loop
 
 EXAMPLE = "./iclassifier train --config glove-cnn --data_dir data/movie_reviews --epoch 4"
@@ -14,9 +14,9 @@ EXAMPLE = "./iclassifier train --config glove-cnn --data_dir data/movie_reviews 
 
 def add_options(parser: Parser) -> None:
     """Declare the options."""
-    parser.add_argument("--config", default="glove-cnn", help="file, or name in configs/")
+    parser.add_argument("--config", default="glove-cnn", help="file or name (default glove-cnn)")
     parser.add_argument("--data_dir", type=Path, required=True, help="folder made by prepare")
-    parser.add_argument("--save_path", type=Path, help="model directory to write")
+    parser.add_argument("--save_path", type=Path, help="default: models/DATA-CONFIG")
     parser.add_argument("--skip_bad", action="store_true", help="drop and count bad lines")
     parser.add_argument("--num_threads", type=count, help="threads (default: all cores)")
     parser.add_config()
@@ -36,5 +36,5 @@ def run(args: argparse.Namespace) -> None:
     folder = shown(bundle.folder)
     say(
         f"{folder} is trained: valid accuracy {bundle.metrics['valid_accuracy']:.4f}. "
-        f"Next: ./iclassifier evaluate --model_path {folder} --data_dir {shown(args.data_dir)}"
+        f"Next: {front()} evaluate --model_path {folder} --data_dir {shown(args.data_dir)}"
     )

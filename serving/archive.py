@@ -53,7 +53,9 @@ def archive(export_dir: Path, model_name: str, model_store: Path) -> Path:
     if bundle.kind != "export":
         raise BundleError(f"{export_dir} is no export; make one with ./iclassifier export")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", model_name):
-        raise BundleError(f"the model name {model_name!r} may hold a-z, A-Z, 0-9, - _ and . only")
+        raise BundleError(
+            f"the name {model_name!r} may hold a-z, A-Z, 0-9, - _ and . only: give --model_name"
+        )
     target = model_store / f"{model_name}.mar"
     with (
         tempfile.TemporaryDirectory(prefix="iclassifier-") as scratch,
@@ -71,6 +73,11 @@ def archive(export_dir: Path, model_name: str, model_store: Path) -> Path:
         atomic_write(target, packed.read_bytes())
         bar.update()
     return target
+
+
+def served_name(folder: str) -> str:
+    """Return a name to serve a folder's model under: what a URL cannot hold becomes a dash."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", folder).strip("-_.") or "model"
 
 
 def holds(mar: Path, export_dir: Path) -> bool:

@@ -15,6 +15,8 @@ class Client:
 
     def __init__(self, url: str, key_file: Path, *, seconds: float = 60.0) -> None:
         """Take the address of a model, ``http://host:port/predictions/NAME``, and a key file."""
+        if not url.startswith(("http://", "https://")) or "/predictions/" not in url:
+            raise ServerError(f"{url!r} is no http://host:port/predictions/NAME")
         self.url, self.seconds = url, seconds
         self._session = requests.Session()
         # A proxy of the environment must see neither sentences nor tokens.
@@ -49,12 +51,17 @@ class Client:
             answer = {}
         if response.status_code != HTTPStatus.OK:
             said = answer.get("message", "no message")
-            raise ServerError(f"{self.url} answered {response.status_code}: {said}")
+            hint = "; is --key_file the one of this server?" if "Token" in said else ""
+            raise ServerError(f"{self.url} answered {response.status_code}: {said}{hint}")
         return answer
 
 
 def read_key(key_file: Path, purpose: str) -> str:
     """Return the ``inference`` or ``management`` key of a TorchServe key file."""
+    if not key_file.exists():
+        raise ServerError(
+            f"there is no {key_file}: is the server up? give the server's own with --key_file"
+        )
     try:
         return str(read_json(key_file, ServerError)[purpose]["key"])
     except (KeyError, TypeError):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import sysconfig
 import time
+import zipfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -134,6 +135,8 @@ def _start(
     if Server.find(run_dir):
         raise ServerError(f"a server of {run_dir} runs already: ./iclassifier serve stop")
     chosen = dict(zip(_ADDRESSES, free_ports(len(_ADDRESSES)), strict=True)) | ports
+    if len(set(chosen.values())) < len(chosen):
+        raise ServerError(f"two of the ports are the same: {ports}; 0 takes a free one")
     for name, port in chosen.items():
         if not is_free(port):
             raise ServerError(
@@ -179,10 +182,24 @@ def _check(model_store: Path, models: list[str]) -> None:
         if name not in known:
             hint = nearest(name, known) if known else "; it holds none"
             raise ServerError(f"{model_store} has no archive {name}.mar{hint}")
+        if models.count(name) > 1:
+            raise ServerError(f"the model {name} is named twice")
+        if not _intact(model_store / f"{name}.mar"):
+            raise ServerError(f"{model_store / name}.mar is damaged: make it with archive again")
     if not models:
         raise ServerError(
             f"no model to serve in {model_store}; make one with ./iclassifier archive"
         )
+
+
+def _intact(mar: Path) -> bool:
+    """Tell whether an archive is a whole zip; TorchServe only waits and says nothing."""
+    try:
+        with zipfile.ZipFile(mar) as packed:
+            # A TorchScript file is a zip too, whose end a cut archive may seem to be.
+            return "MAR-INF/MANIFEST.json" in packed.namelist() and packed.testzip() is None
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def _prepare(run_dir: Path, model_store: Path, models: list[str], ports: dict[str, int]) -> None:

@@ -99,5 +99,15 @@ def test_an_export_records_what_it_was_made_from_and_measured(tiny: Models) -> N
     for (family, encoder), folder in tiny.models.items():
         record = json.loads((tiny.exports[f"{family}-{encoder}-int8"] / EXPORT).read_text())
         assert record["source"] == Bundle.read(folder).fingerprint
-        assert record["measured"]["agreement"] >= 0.9
-        assert record["measured"]["size_mb"] > 0
+        measured = Bundle.read(tiny.exports[f"{family}-{encoder}-int8"]).metrics["export"]
+        assert measured["agreement"] >= 0.9
+        assert measured["size_mb"] > 0
+
+
+def test_exporting_again_gives_an_equal_archive(
+    tiny: Models, model_store: Path, tmp_path: Path
+) -> None:
+    name = "glove-cnn-int8"
+    again = export(tiny.models["glove", "cnn"], "int8", tmp_path / name, ["a film"]).folder
+    mar = archive(again, name, tmp_path)
+    assert mar.read_bytes() == (model_store / f"{name}.mar").read_bytes()

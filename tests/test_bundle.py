@@ -84,7 +84,7 @@ def test_a_manifest_cannot_name_files_elsewhere(copy: Callable[[str], Path]) -> 
 def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="there is no model or export directory"):
         Bundle.read(tmp_path / "nowhere")
-    with pytest.raises(BundleError, match=f"it has no {MANIFEST}"):
+    with pytest.raises(BundleError, match=f"it has no {MANIFEST}; make it again"):
         Bundle.read(tmp_path)
 
 

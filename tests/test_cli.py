@@ -46,7 +46,7 @@ MISTAKES = [
     (["export", "--model_path", "nowhere", "--format", "int9"], "did you mean 'int8'"),
     (["archive", "--model_path", "nowhere"], "no model or export directory nowhere"),
     (["predict", "great"], "give either --model_path DIR or --url URL"),
-    (["predict", "--url", "http://x", "--key_file", "nowhere", "a"], "nowhere is missing"),
+    (["predict", "--url", "http://x", "a"], "is no http://host:port/predictions/NAME"),
     (["serve", "begin"], "invalid choice: 'begin'"),
     (["serve", "status", "--run_dir", "nowhere"], "no server of nowhere runs"),
     (["quickstart", "now"], "unexpected argument 'now'"),
@@ -152,7 +152,15 @@ def test_a_folder_with_a_users_files_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").write_text("mine", encoding="utf-8")
     beside = cli("prepare", "--input", source, "--data_dir", tmp_path / "other")
-    assert "holds notes.txt, which would be lost" in beside.stderr
+    assert "notes.txt would be lost" in beside.stderr
+    made = tmp_path / "made"
+    for _ in range(2):  # what prepare wrote it may write again
+        assert cli("prepare", "--input", source, "--data_dir", made).returncode == 0
+    with (made / "test.tsv").open("a", encoding="utf-8") as stream:
+        stream.write("my own line\tx\n")
+    edited = cli("prepare", "--input", source, "--data_dir", made)
+    assert "test.tsv would be lost" in edited.stderr
+    assert "my own line" in (made / "test.tsv").read_text(encoding="utf-8")
     assert source.exists()
 
 

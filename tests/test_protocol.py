@@ -90,7 +90,7 @@ def test_too_many_instances_are_refused() -> None:
 
 
 def test_a_form_without_a_known_field_is_told_what_to_send() -> None:
-    with pytest.raises(RequestError, match="send raw text"):
+    with pytest.raises(RequestError, match="add the header Content-Type: text/plain"):
         parse({"a film": b""}, "application/x-www-form-urlencoded")
 
 

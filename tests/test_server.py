@@ -75,7 +75,7 @@ def test_raw_text_and_forms_are_sentences_too(live: Server) -> None:
     assert form.json() == expected
     unnamed = post(live, SERVED[0], b"a great film", "application/x-www-form-urlencoded")
     assert unnamed.status_code == 400
-    assert "send raw text" in unnamed.json()["message"]
+    assert "add the header Content-Type: text/plain" in unnamed.json()["message"]
 
 
 def test_without_a_token_or_with_a_wrong_one_nothing_is_answered(live: Server) -> None:
@@ -203,6 +203,24 @@ def test_a_folder_with_other_things_is_no_run_folder(model_store: Path, tmp_path
     assert (tmp_path / "config.properties").read_text(encoding="utf-8") == "mine"
 
 
+def test_a_truncated_archive_twins_and_equal_ports_are_refused_at_once(
+    model_store: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    content = (model_store / f"{SERVED[0]}.mar").read_bytes()
+    (store / "cut.mar").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ServerError, match=r"cut\.mar is damaged"):
+        server.start(store, ["cut"], tmp_path / "run")
+    with pytest.raises(ServerError, match="is named twice"):
+        server.start(model_store, [SERVED[0], SERVED[0]], tmp_path / "run")
+    (port,) = free_ports(1)
+    with pytest.raises(ServerError, match="two of the ports are the same"):
+        server.start(
+            model_store, SERVED[:1], tmp_path / "run", {"inference": port, "management": port}
+        )
+
+
 def test_a_missing_archive_is_named(model_store: Path, tmp_path: Path) -> None:
     with pytest.raises(ServerError, match=f"did you mean '{SERVED[0]}'"):
         server.start(model_store, [SERVED[0] + "x"], tmp_path)
@@ -212,7 +230,7 @@ def test_a_missing_archive_is_named(model_store: Path, tmp_path: Path) -> None:
 
 def test_a_client_without_a_server_gets_one_sentence(tmp_path: Path) -> None:
     keys = tmp_path / "key_file.json"
-    with pytest.raises(ServerError, match="is missing"):
+    with pytest.raises(ServerError, match="give the server's own with --key_file"):
         Client("http://127.0.0.1:1/predictions/x", keys)
     keys.write_text('{"inference": {"key": "k"}}', encoding="utf-8")
     (port,) = free_ports(1)

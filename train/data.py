@@ -148,9 +148,11 @@ def split(examples: list[Example], seed: int) -> dict[str, list[Example]]:
     Equal sentences stay together, so that none is both trained on and tested.
 
     Raises:
-        DataError: when a part would be empty.
+        DataError: when a part would be empty, or there is only one label.
 
     """
+    if len({example.label for example in examples}) < 2:
+        raise DataError("all sentences have the same label; at least 2 labels are needed")
     by_text: dict[str, list[Example]] = {}
     for example in examples:
         by_text.setdefault(" ".join(example.text.split()), []).append(example)
