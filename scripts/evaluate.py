@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
     if predictor.bundle.kind == "model":
         verb = f"export --data_dir {shown(args.data_dir)}"
     say(
-        f"{folder}/{args.split}.pred.tsv has the predictions. "
+        f"{shown(args.model_path / f'{args.split}.pred.tsv')} has the predictions. "
         f"Next: {front()} {verb} --model_path {folder}"
     )
 

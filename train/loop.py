@@ -82,7 +82,7 @@ class _Fit:
         self.loss = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
         self.amp = has_bf16() if config.use_amp is None else config.use_amp
         self.best_state: dict[str, Tensor] = {}
-        self.checkpoint = save_path.with_name(f".{save_path.name}.checkpoint.pt")
+        self.checkpoint = _checkpoint(save_path)
         self.identity = config.to_json() + data.fingerprint + _digest(start)
 
     def run(self) -> _Progress:
@@ -184,6 +184,11 @@ def has_bf16() -> bool:
     return "avx512_bf16" in flags or "amx_bf16" in flags
 
 
+def _checkpoint(save_path: Path) -> Path:
+    """Return where the unfinished training of a model directory is kept."""
+    return save_path.with_name(f".{save_path.name}.checkpoint.pt")
+
+
 def _digest(start: Pretrained) -> str:
     """Return a digest of the vectors or the checkpoint that training starts with."""
     digest = hashlib.sha256(json.dumps(start.shape).encode())
@@ -227,5 +232,5 @@ def _write(
             "history": progress.history,
         }
         atomic_write(folder / METRICS, json.dumps(measured, indent=2) + "\n")
-    save_path.with_name(f".{save_path.name}.checkpoint.pt").unlink(missing_ok=True)
+    _checkpoint(save_path).unlink(missing_ok=True)
     return bundle
