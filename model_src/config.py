@@ -16,7 +16,7 @@ _COUNTS = (
     *("n_ctx", "num_filters", "fc_hidden_size"),
     *("densenet_first_num_filters", "densenet_num_filters", "densenet_last_num_filters"),
     *("dsa_num_attentions", "dsa_dim", "dsa_r"),
-    *("batch_size", "epoch", "patience", "lr_decay_steps"),
+    *("batch_size", "gradient_accumulation_steps", "epoch", "patience", "lr_decay_steps"),
 )
 
 
@@ -28,13 +28,23 @@ def _odd_rows(rows: list[list[int]]) -> bool:
 # Which values fit which keys, and how to say it.
 _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (_COUNTS, lambda v: 1 <= v < 2**31, "at least 1"),
-    (("seed", "vocab_size", "weight_decay"), lambda v: 0 <= v < 2**31, "0 or more"),
     (
-        ("dropout", "embedding_dropout", "label_smoothing", "warmup_ratio"),
+        ("seed", "vocab_size", "weight_decay", "distill_copies"),
+        lambda v: 0 <= v < 2**31,
+        "0 or more",
+    ),
+    (
+        ("dropout", "embedding_dropout", "word_dropout", "label_smoothing", "warmup_ratio"),
         lambda v: 0 <= v < 1,
         "in [0, 1)",
     ),
-    (("lr", "max_grad_norm", "lr_decay_rate"), lambda v: 0 < v < math.inf, "above 0 and finite"),
+    (("distill_weight",), lambda v: 0 <= v <= 1, "in [0, 1]"),
+    (
+        ("lr", "max_grad_norm", "lr_decay_rate", "distill_temperature"),
+        lambda v: 0 < v < math.inf,
+        "above 0 and finite",
+    ),
+    (("amp_dtype",), lambda v: v in {"bfloat16", "float16"}, "bfloat16 or float16"),
     (("kernel_sizes",), lambda v: v and min(v) >= 1, "sizes of 1 or more"),
     (("densenet_kernels",), _odd_rows, "rows of equally many odd sizes"),
 )
@@ -84,7 +94,8 @@ class Config:
     bert_remove_layers: list[int] = _key([], "indexes of layers to drop, e.g. 8,9,10,11")
 
     # training
-    batch_size: int = _key(64, "sentences a step")
+    batch_size: int = _key(64, "sentences a batch, over all processes")
+    gradient_accumulation_steps: int = _key(1, "batches a step")
     epoch: int = _key(8, "most epochs")
     patience: int = _key(7, "epochs without a better valid accuracy before stopping")
     lr: float = _key(1e-3, "peak learning rate")
@@ -94,7 +105,13 @@ class Config:
     weight_decay: float = _key(0.01, "AdamW weight decay")
     max_grad_norm: float = _key(1.0, "gradient clipping")
     label_smoothing: float = _key(0.0, "label smoothing")
-    use_amp: bool | None = _key(None, "bf16 autocast; by default where the CPU has bf16 units")
+    word_dropout: float = _key(0.0, "share of words replaced by the mask or unknown word")
+    class_weights: bool = _key(False, "weigh labels by the inverse of their frequency")
+    distill_weight: float = _key(1.0, "teacher: its share in the loss, the rest is the label's")
+    distill_temperature: float = _key(2.0, "teacher: softness of both distributions")
+    distill_copies: int = _key(0, "teacher: altered copies of each sentence that it labels too")
+    use_amp: bool | None = _key(None, "autocast; by default on a GPU, and on a CPU with bf16")
+    amp_dtype: str = _key("bfloat16", "autocast to bfloat16 or float16")
     seed: int = _key(42, "seed of initialisation, order and dropout")
 
     @classmethod

@@ -7,7 +7,7 @@ import torch
 
 from model_src.config import Config
 from scripts.options import ROOT, Parser, config_path, count, front, overrides, say, shown
-from train import data, loop
+from train import data, loop, precision
 
 EXAMPLE = "./iclassifier train --config glove-cnn --data_dir data/movie_reviews --epoch 4"
 
@@ -19,6 +19,9 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("--save_path", type=Path, help="default: models/DATA-CONFIG")
     parser.add_argument("--skip_bad", action="store_true", help="drop and count bad lines")
     parser.add_argument("--num_threads", type=count, help="threads (default: all cores)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1 (default auto)")
+    parser.add_argument("--teacher", type=Path, metavar="DIR", help="a trained model to learn from")
+    parser.add_argument("--log_dir", type=Path, metavar="DIR", help="write TensorBoard events here")
     parser.add_config()
 
 
@@ -32,7 +35,9 @@ def run(args: argparse.Namespace) -> None:
     if args.num_threads:
         torch.set_num_threads(args.num_threads)
     name = f"{args.data_dir.resolve().name}-{path.stem.removeprefix('config-')}"
-    bundle = loop.train(config, loaded, args.save_path or ROOT / "models" / name)
+    save_path = args.save_path or ROOT / "models" / name
+    device = precision.device_of(args.device)
+    bundle = loop.train(config, loaded, save_path, device=device, teacher=args.teacher)
     folder = shown(bundle.folder)
     say(
         f"{folder} is trained: valid accuracy {bundle.metrics['valid_accuracy']:.4f}. "

@@ -2,90 +2,131 @@
 
 import copy
 import dataclasses
-import hashlib
 import json
 import logging
-import pickle
-import tempfile
+import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
-from torch.optim.lr_scheduler import LambdaLR
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from model_src.bundle import METRICS, OWN, WEIGHTS, Bundle, seal
+from model_src.bundle import MANIFEST, METRICS, OWN, WEIGHTS, Bundle, seal
 from model_src.classifier import Classifier, family_of, state_of
 from model_src.config import Config
 from model_src.errors import ConfigError
-from model_src.files import atomic_dir, atomic_write, refuse_foreign
-from model_src.tokenizer import FILE
-from train.batches import Batch, Features
+from model_src.files import atomic_dir, atomic_write, refuse_foreign, sha256
+from train import optimizer, parallel
+from train.batches import Batch, Features, WordDropout
+from train.checkpoint import Checkpoint, digest
 from train.data import Data
-from train.pretrained import PRETRAINED, Pretrained
+from train.distill import teach
+from train.loss import Loss
+from train.precision import Precision
+from train.pretrained import PRETRAINED
 
 logger = logging.getLogger(__name__)
+
+Entry = dict[str, Any]
 
 
 @dataclass
 class _Progress:
     """What changes from epoch to epoch beside the weights; part of a checkpoint."""
 
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: list[Entry] = field(default_factory=list)
     best: float = -1.0
     stale: int = 0
     decay: float = 1.0
 
 
-def train(config: Config, data: Data, save_path: Path) -> Bundle:
+def train(
+    config: Config,
+    data: Data,
+    save_path: Path,
+    *,
+    device: torch.device | None = None,
+    teacher: Path | None = None,
+    on_epoch: Callable[[Entry], None] | None = None,
+) -> Bundle:
     """Train on ``data.train``, choose the epoch on ``data.valid``, write a model directory.
 
     A checkpoint beside ``save_path`` is written after each epoch and taken up again by the next
     call with an equal config and equal data; the result is the one of an undisturbed run.
+
+    Args:
+        config: the model and its recipe.
+        data: the three splits; test is not looked at.
+        save_path: the folder to make or to replace.
+        device: where to compute, the CPU by default.
+        teacher: a model or export directory whose answers are learned too.
+        on_epoch: called with each line of the history.
+
     """
     family_of(config)
     refuse_foreign(save_path.resolve(), OWN)
+    examples, soft = data.train, None
+    if teacher:
+        taught = teach(teacher, examples, data.labels, config.distill_copies)
+        examples, soft = taught.examples, taught.logits
     torch.manual_seed(config.seed)
     start = PRETRAINED[config.emb_class](config, [example.text for example in data.train])
     model = Classifier(config, start.shape, len(data.labels))
     model.embedding.load_state_dict(start.state)
-    fit = _Fit(config, data, model, start, save_path)
-    progress = fit.run()
-    return _write(save_path, config, data, start, fit.best_state, progress)
+    taught_by = sha256(teacher / MANIFEST) if teacher else ""
+    fit = _Fit(
+        config,
+        model.to(device or "cpu"),
+        Features(examples, start.tokenizer, data.labels, soft),
+        Features(data.valid, start.tokenizer, data.labels),
+        WordDropout(start.tokenizer, config.word_dropout),
+        Checkpoint(save_path, config.to_json() + data.fingerprint + digest(start) + taught_by),
+    )
+    fit.run(on_epoch)
+    made = Bundle(save_path, "model", config, data.labels, start.shape, start.tokenizer)
+    if parallel.rank() == 0:
+        _write(made, fit, {"data": data.fingerprint, "teacher": taught_by})
+    parallel.wait()
+    return made
 
 
 class _Fit:
     """One training run with the state that a checkpoint needs."""
 
     def __init__(
-        self, config: Config, data: Data, model: Classifier, start: Pretrained, save_path: Path
+        self,
+        config: Config,
+        model: Classifier,
+        train: Features,
+        valid: Features,
+        drop_words: WordDropout,
+        checkpoint: Checkpoint,
     ) -> None:
-        self.config, self.model = config, model
-        self.train = Features(data.train, start.tokenizer, data.labels)
-        self.valid = Features(data.valid, start.tokenizer, data.labels)
+        self.config, self.model, self.checkpoint = config, model, checkpoint
+        self.train, self.valid, self.drop_words = train, valid, drop_words
+        self.device = next(model.parameters()).device
+        self.loss = Loss(config, train.targets, model.output.out_features)
+        self.precision = Precision(config, self.device)
+        self.scaler = self.precision.scaler
         self.progress = _Progress()
-        self.optimizer = torch.optim.AdamW(_groups(model, config), lr=config.lr)
-        steps = config.epoch * -(-len(data.train) // config.batch_size)
-        warmup = max(1, round(steps * config.warmup_ratio))
-        self.schedule = LambdaLR(
-            self.optimizer,
-            lambda step: (
-                self.progress.decay
-                * min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
-            ),
+        self.optimizer = optimizer.make(model, config)
+        micro = -(-len(train.rows) // config.batch_size)
+        steps = config.epoch * -(-micro // config.gradient_accumulation_steps)
+        self.schedule = optimizer.schedule(
+            self.optimizer, config, steps, lambda: self.progress.decay
         )
-        self.loss = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
-        self.amp = has_bf16() if config.use_amp is None else config.use_amp
         self.best_state: dict[str, Tensor] = {}
-        self.checkpoint = _checkpoint(save_path)
-        self.identity = config.to_json() + data.fingerprint + _digest(start)
+        # Buffers are constants here, so they need no broadcast.
+        wrap = parallel.world() > 1
+        self.parallel = DistributedDataParallel(model, broadcast_buffers=False) if wrap else model
 
-    def run(self) -> _Progress:
+    def run(self, on_epoch: Callable[[Entry], None] | None) -> None:
         self._resume()
         progress, config = self.progress, self.config
         for epoch in range(len(progress.history) + 1, config.epoch + 1):
@@ -93,11 +134,10 @@ class _Fit:
                 break
             began = time.perf_counter()
             loss = self._epoch(epoch)
-            accuracy = self._accuracy()
+            accuracy = parallel.agree(self._accuracy())
             seconds = round(time.perf_counter() - began, 1)
             entry = {"epoch": epoch, "loss": loss, "valid_accuracy": accuracy, "seconds": seconds}
             progress.history.append(entry)
-            logger.info(json.dumps(entry))
             if accuracy > progress.best:
                 progress.best, progress.stale = accuracy, 0
                 self.best_state = copy.deepcopy(state_of(self.model))
@@ -105,68 +145,66 @@ class _Fit:
                 progress.stale += 1
                 if progress.stale % config.lr_decay_steps == 0:
                     progress.decay *= config.lr_decay_rate
-            self._save()
-        return progress
+            if parallel.rank() == 0:
+                logger.info(json.dumps(entry))
+                self._save()
+                if on_epoch:
+                    on_epoch(entry)
 
     def _epoch(self, epoch: int) -> float:
         """Train one epoch and return the mean loss; random numbers depend on seed and epoch."""
-        config = self.config
-        torch.manual_seed(config.seed * 1000 + epoch)
+        config, rank, world = self.config, parallel.rank(), parallel.world()
+        torch.manual_seed(config.seed * 1000 + epoch + rank * 1_000_003)
         self.model.train()
         total, count = 0.0, 0
-        batches = self.train.batches(config.batch_size, f"{config.seed}-{epoch}")
-        with tqdm(batches, desc=f"epoch {epoch}/{config.epoch}", unit=" batches") as bar:
-            for batch in bar:
-                loss = self._step(batch)
-                total, count = total + loss * len(batch[2]), count + len(batch[2])
+        batches = self.train.batches(config.batch_size, f"{config.seed}-{epoch}", rank, world)
+        size = config.gradient_accumulation_steps
+        steps = [batches[i : i + size] for i in range(0, len(batches), size)]
+        name = f"epoch {epoch}/{config.epoch}"
+        with tqdm(steps, desc=name, unit=" steps", disable=rank > 0) as bar:
+            for step in bar:
+                rows = sum(batch.rows for batch in step)
+                total, count = total + self._step(step, rows) * rows, count + rows
                 bar.set_postfix(loss=f"{total / count:.4f}", refresh=False)
-        return round(total / count, 6)
+        return round(parallel.mean(total / count), 6)
 
-    def _step(self, batch: Batch) -> float:
-        ids, mask, targets = batch
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.amp):
-            logits = self.model(ids, mask)
-        loss: Tensor = self.loss(logits.float(), targets)
-        if not loss.isfinite():
-            raise ConfigError(f"training diverged (the loss is {loss.item()}): lower lr")
-        self.optimizer.zero_grad()
-        loss.backward()
-        clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
-        self.optimizer.step()
+    def _step(self, batches: list[Batch], rows: int) -> float:
+        """Take one step for ``batches`` of ``rows`` sentences; return this process's mean loss."""
+        total = 0.0
+        for i, whole in enumerate(batches, 1):
+            batch = whole.to(self.device)
+            # Processes exchange gradients once a step, with the last of its batches.
+            with parallel.silent(self.parallel, until=i == len(batches)):
+                with self.precision.autocast:
+                    logits = self.parallel(self.drop_words(batch.ids), batch.mask)
+                loss = self.loss(logits.float(), batch) * (batch.share * batch.rows / rows)
+                total += loss.item()
+                if not math.isfinite(total):
+                    raise ConfigError(f"training diverged (the loss is {total}): lower lr")
+                self.precision.backward(loss)
+        self.precision.step(self.optimizer, self.model, self.config.max_grad_norm)
         self.schedule.step()
-        return loss.item()
+        return total
 
     @torch.inference_mode()
     def _accuracy(self) -> float:
         """Return the accuracy on valid, in fp32 as it will be served."""
         self.model.eval()
-        batches = self.valid.batches(self.config.batch_size)
-        right = sum(
-            int((self.model(ids, mask).argmax(dim=1) == targets).sum())
-            for ids, mask, targets in batches
-        )
-        return round(right / len(self.valid.targets), 6)
+        right = 0
+        for whole in self.valid.batches(self.config.batch_size):
+            batch = whole.to(self.device)
+            logits = self.model(batch.ids, batch.mask)
+            right += int((logits.argmax(dim=1) == batch.targets).sum())
+        return round(right / len(self.valid.rows), 6)
 
     def _save(self) -> None:
-        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        scratch = self.checkpoint.with_suffix(".partial")
         parts = {name: getattr(self, name).state_dict() for name in self._PARTS}
-        own = {"identity": self.identity, "best_state": self.best_state}
-        try:
-            torch.save(parts | own | {"progress": dataclasses.asdict(self.progress)}, scratch)
-            scratch.replace(self.checkpoint)
-        finally:
-            scratch.unlink(missing_ok=True)
+        own = {"best_state": self.best_state, "progress": dataclasses.asdict(self.progress)}
+        self.checkpoint.write(parts | own)
 
     def _resume(self) -> None:
-        if not self.checkpoint.exists():
-            return
-        try:
-            saved = torch.load(self.checkpoint, weights_only=True)
-        except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
-            saved = {}
-        if saved.get("identity") != self.identity:
-            logger.info("The checkpoint found is damaged or of another run: starting anew.")
+        saved = self.checkpoint.read()
+        if saved is None:
             return
         for name in self._PARTS:
             getattr(self, name).load_state_dict(saved[name])
@@ -174,63 +212,15 @@ class _Fit:
         self.progress = _Progress(**saved["progress"])
         logger.info("Resumed after epoch %d.", len(self.progress.history))
 
-    _PARTS = ("model", "optimizer", "schedule")
+    _PARTS = ("model", "optimizer", "schedule", "scaler")
 
 
-def has_bf16() -> bool:
-    """Tell whether this CPU multiplies bf16 in hardware, where autocast is about 2x faster."""
-    path = Path("/proc/cpuinfo")
-    flags = path.read_text(encoding="utf-8") if path.exists() else ""
-    return "avx512_bf16" in flags or "amx_bf16" in flags
-
-
-def _checkpoint(save_path: Path) -> Path:
-    """Return where the unfinished training of a model directory is kept."""
-    return save_path.with_name(f".{save_path.name}.checkpoint.pt")
-
-
-def _digest(start: Pretrained) -> str:
-    """Return a digest of the vectors or the checkpoint that training starts with."""
-    digest = hashlib.sha256(json.dumps(start.shape).encode())
-    for _, value in sorted(start.state.items()):
-        digest.update(value.contiguous().numpy().tobytes())
-    with tempfile.TemporaryDirectory() as folder:
-        start.tokenizer.save(Path(folder))
-        digest.update((Path(folder) / FILE).read_bytes())
-    return digest.hexdigest()
-
-
-def _groups(model: Classifier, config: Config) -> list[dict[str, Any]]:
-    """Decay matrices only: no biases, norms or word vectors (words not in train would fade)."""
-    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    decayed = [p for name, p in trained if p.dim() > 1 and name != "embedding.table.weight"]
-    chosen = {id(p) for p in decayed}
-    kept = [p for _, p in trained if id(p) not in chosen]
-    return [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": kept, "weight_decay": 0.0},
-    ]
-
-
-def _write(
-    save_path: Path,
-    config: Config,
-    data: Data,
-    start: Pretrained,
-    state: dict[str, Tensor],
-    progress: _Progress,
-) -> Bundle:
-    bundle = Bundle(save_path, "model", config, data.labels, start.shape, start.tokenizer)
-    with atomic_dir(save_path, OWN) as folder:
+def _write(bundle: Bundle, fit: _Fit, measured: dict[str, Any]) -> None:
+    with atomic_dir(bundle.folder, OWN) as folder:
         bundle.write_common(folder)
-        weights = save({name: value.contiguous() for name, value in state.items()})
-        (folder / WEIGHTS).write_bytes(weights)
+        weights = {name: value.cpu().contiguous() for name, value in fit.best_state.items()}
+        (folder / WEIGHTS).write_bytes(save(weights))
         seal(folder, "model", (WEIGHTS,))
-        measured = {
-            "data": data.fingerprint,
-            "valid_accuracy": progress.best,
-            "history": progress.history,
-        }
-        atomic_write(folder / METRICS, json.dumps(measured, indent=2) + "\n")
-    _checkpoint(save_path).unlink(missing_ok=True)
-    return bundle
+        progress = {"valid_accuracy": fit.progress.best, "history": fit.progress.history}
+        atomic_write(folder / METRICS, json.dumps(measured | progress, indent=2) + "\n")
+    fit.checkpoint.remove()

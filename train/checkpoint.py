@@ -1,0 +1,63 @@
+"""The unfinished training of a model directory, kept beside it so that the next call goes on."""
+
+import hashlib
+import json
+import logging
+import pickle
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from model_src.tokenizer import FILE
+from train.pretrained import Pretrained
+
+logger = logging.getLogger(__name__)
+
+
+class Checkpoint:
+    """One file; it counts only for the run whose ``identity`` it names."""
+
+    def __init__(self, save_path: Path, identity: str) -> None:
+        """Name the file after ``save_path``."""
+        self.path = save_path.with_name(f".{save_path.name}.checkpoint.pt")
+        self.identity = identity
+
+    def write(self, state: dict[str, Any]) -> None:
+        """Replace the file in one step."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = self.path.with_suffix(".partial")
+        try:
+            torch.save(state | {"identity": self.identity}, scratch)
+            scratch.replace(self.path)
+        finally:
+            scratch.unlink(missing_ok=True)
+
+    def read(self) -> dict[str, Any] | None:
+        """Return the state of an equal run, or None; tensors come back on the CPU."""
+        if not self.path.exists():
+            return None
+        try:
+            saved: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
+            saved = {}
+        if saved.get("identity") == self.identity:
+            return saved
+        logger.info("The checkpoint found is damaged or of another run: starting anew.")
+        return None
+
+    def remove(self) -> None:
+        """Forget the run, which is finished."""
+        self.path.unlink(missing_ok=True)
+
+
+def digest(start: Pretrained) -> str:
+    """Return a digest of the vectors or the checkpoint that training starts with."""
+    found = hashlib.sha256(json.dumps(start.shape).encode())
+    for _, value in sorted(start.state.items()):
+        found.update(value.contiguous().numpy().tobytes())
+    with tempfile.TemporaryDirectory() as folder:
+        start.tokenizer.save(Path(folder))
+        found.update((Path(folder) / FILE).read_bytes())
+    return found.hexdigest()

@@ -1,0 +1,104 @@
+"""A teacher's logits for the training sentences and for altered copies of them."""
+
+import hashlib
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+from tqdm import tqdm
+
+from model_src.errors import ConfigError, nearest
+from model_src.files import atomic_write
+from model_src.predictor import Predictor
+from model_src.tokenizer import pad_batch
+from train.data import Example
+from train.precision import has_bf16
+
+# Sentences between two writes to disk: some seconds of work for a base-size teacher.
+_CHUNK = 2048
+_BATCH = 64
+_CACHE = Path(__file__).resolve().parent.parent / ".cache" / "teacher"
+
+
+@dataclass(frozen=True)
+class Taught:
+    """Examples, the copies included, with the teacher's logits ``[examples, labels]`` fp32."""
+
+    examples: list[Example]
+    logits: Tensor
+
+
+def teach(teacher: Path, examples: list[Example], labels: list[str], copies: int) -> Taught:
+    """Ask the model or export directory ``teacher`` about ``examples`` and ``copies`` of each.
+
+    What it said is kept on disk, so that another seed or an interrupted run goes on there.
+
+    Raises:
+        ConfigError: when the teacher has other labels.
+
+    """
+    predictor = Predictor.load(teacher)
+    if predictor.bundle.labels != labels:
+        odd = sorted(set(labels) ^ set(predictor.bundle.labels))
+        known = predictor.bundle.labels
+        raise ConfigError(
+            f"the teacher {teacher} knows {known}, the data {labels}: {odd[0]!r} is only in one"
+            f"{nearest(odd[0], known)}"
+        )
+    every = examples + altered(examples, copies)
+    texts = [example.text for example in every]
+    parts = []
+    with tqdm(total=len(texts), desc=f"teacher {teacher.name}", unit=" sentences") as bar:
+        for start in range(0, len(texts), _CHUNK):
+            chunk = texts[start : start + _CHUNK]
+            digest = hashlib.sha256("\n".join([predictor.bundle.fingerprint, *chunk]).encode())
+            path = _CACHE / f"{digest.hexdigest()}.safetensors"
+            if not path.exists():
+                atomic_write(path, save({"logits": _logits(predictor, chunk)}))
+            parts.append(load_file(path)["logits"])
+            bar.update(len(chunk))
+    return Taught(every, torch.cat(parts))
+
+
+def altered(examples: list[Example], copies: int) -> list[Example]:
+    """Return ``copies`` of each sentence with words left out or swapped, or a run of its words.
+
+    (arXiv 1903.12136, section 3.2; words are swapped for others of the data, as frequent there,
+    instead of others of their part of speech, so that no language needs a tagger.) The same for
+    the same examples.
+    """
+    words = [word for example in examples for word in example.text.split()]
+    generator = random.Random(0)  # noqa: S311 - no secret
+    made = []
+    for _ in range(copies):
+        for text, label in examples:
+            kept = []
+            for word in text.split():
+                chance = generator.random()
+                if chance < 0.1:
+                    continue
+                kept.append(generator.choice(words) if chance < 0.2 else word)
+            if len(kept) > 4 and generator.random() < 0.25:
+                size = generator.randint(2, len(kept) - 1)
+                first = generator.randrange(len(kept) - size + 1)
+                kept = kept[first : first + size]
+            made.append(Example(" ".join(kept) or text, label))
+    return made
+
+
+@torch.inference_mode()
+def _logits(predictor: Predictor, texts: list[str]) -> Tensor:
+    """Return logits ``[texts, labels]``; bf16 is near enough for a teacher."""
+    tokenizer = predictor.bundle.tokenizer
+    rows = tokenizer.encode_batch(texts)
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    logits = torch.empty(len(texts), len(predictor.bundle.labels))
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=has_bf16()):
+        for start in range(0, len(order), _BATCH):
+            batch = order[start : start + _BATCH]
+            answer = predictor.backend(*pad_batch([rows[i] for i in batch], tokenizer.pad_id))
+            logits[batch] = answer.float()
+    return logits

@@ -1,0 +1,78 @@
+"""Data-parallel training: which of torchrun's processes this is, and how they agree."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import torch
+from torch import distributed, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from model_src.errors import ConfigError
+
+
+@contextlib.contextmanager
+def processes(device: str) -> Iterator[None]:
+    """Join the processes that torchrun started, for as long as the block runs; else do nothing.
+
+    Raises:
+        ConfigError: for more processes than GPUs.
+
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        yield
+        return
+    on_gpu = torch.device(device).type == "cuda"
+    if on_gpu:
+        local = int(os.environ["LOCAL_RANK"])
+        if local >= torch.cuda.device_count():
+            raise ConfigError(
+                f"process {local} finds {torch.cuda.device_count()} GPUs: start fewer"
+            )
+        torch.cuda.set_device(local)
+    distributed.init_process_group("nccl" if on_gpu else "gloo")
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
+
+
+def rank() -> int:
+    """Return the number of this process; 0 writes and speaks."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def world() -> int:
+    """Return how many processes train together."""
+    return distributed.get_world_size() if distributed.is_initialized() else 1
+
+
+def agree(value: float) -> float:
+    """Return what process 0 has for ``value``."""
+    if world() == 1:
+        return value
+    values = [value]
+    distributed.broadcast_object_list(values)
+    return values[0]
+
+
+def mean(value: float) -> float:
+    """Return the mean of ``value`` over all processes."""
+    if world() == 1:
+        return value
+    values: list[float] = [0.0] * world()
+    distributed.all_gather_object(values, value)
+    return sum(values) / world()
+
+
+def silent(model: nn.Module, *, until: bool) -> contextlib.AbstractContextManager[None]:
+    """Keep the gradients of a block to this process, ``until`` they are to be exchanged."""
+    if isinstance(model, DistributedDataParallel) and not until:
+        return model.no_sync()
+    return contextlib.nullcontext()
+
+
+def wait() -> None:
+    """Return when every process has come here."""
+    if world() > 1:
+        distributed.barrier()
