@@ -141,6 +141,12 @@ class Config:
             raise ConfigError(f"{path} lacks the key {missing[0]!r}")
         return cls(**values)
 
+    def with_text(self, overrides: dict[str, str]) -> Self:
+        """Return a copy with ``overrides`` (key to its text form); raises ConfigError."""
+        cls, source = type(self), "the command line"
+        typed: dict[str, Any] = {k: _typed(cls, k, text, source) for k, text in overrides.items()}
+        return dataclasses.replace(self, **typed)
+
     def __post_init__(self) -> None:
         """Refuse values outside their range; raises ConfigError."""
         for keys, fits, text in _RANGES:

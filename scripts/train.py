@@ -7,7 +7,7 @@ import torch
 
 from model_src.config import Config
 from scripts.options import ROOT, Parser, config_path, count, front, overrides, say, shown
-from train import data, loop, precision
+from train import data, loop, parallel, precision
 
 EXAMPLE = "./iclassifier train --config glove-cnn --data_dir data/movie_reviews --epoch 4"
 
@@ -37,7 +37,17 @@ def run(args: argparse.Namespace) -> None:
     name = f"{args.data_dir.resolve().name}-{path.stem.removeprefix('config-')}"
     save_path = args.save_path or ROOT / "models" / name
     device = precision.device_of(args.device)
-    bundle = loop.train(config, loaded, save_path, device=device, teacher=args.teacher)
+    on_epoch = None
+    if args.log_dir:
+        from train.board import Board  # two seconds that others need not wait
+
+        on_epoch = Board(args.log_dir)
+    with parallel.processes(device) as device:
+        bundle = loop.train(
+            config, loaded, save_path, device=device, teacher=args.teacher, on_epoch=on_epoch
+        )
+        if parallel.rank() > 0:
+            return
     folder = shown(bundle.folder)
     say(
         f"{folder} is trained: valid accuracy {bundle.metrics['valid_accuracy']:.4f}. "

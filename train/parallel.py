@@ -12,27 +12,27 @@ from model_src.errors import ConfigError
 
 
 @contextlib.contextmanager
-def processes(device: str) -> Iterator[None]:
-    """Join the processes that torchrun started, for as long as the block runs; else do nothing.
+def processes(device: torch.device) -> Iterator[torch.device]:
+    """Join the processes that torchrun started, for as long as the block runs.
+
+    Yields the device of this process; without torchrun nothing is joined.
 
     Raises:
         ConfigError: for more processes than GPUs.
 
     """
     if "TORCHELASTIC_RUN_ID" not in os.environ:
-        yield
+        yield device
         return
-    on_gpu = torch.device(device).type == "cuda"
-    if on_gpu:
-        local = int(os.environ["LOCAL_RANK"])
-        if local >= torch.cuda.device_count():
-            raise ConfigError(
-                f"process {local} finds {torch.cuda.device_count()} GPUs: start fewer"
-            )
-        torch.cuda.set_device(local)
-    distributed.init_process_group("nccl" if on_gpu else "gloo")
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        if (device.index or 0) >= torch.cuda.device_count():
+            count = torch.cuda.device_count()
+            raise ConfigError(f"torchrun started more processes than the {count} GPUs here")
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield
+        yield device
     finally:
         distributed.destroy_process_group()
 

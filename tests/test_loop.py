@@ -1,0 +1,219 @@
+"""How training computes: batches, accumulation, processes, precision, teachers, search."""
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from model_src.bundle import WEIGHTS, Bundle
+from model_src.config import Config
+from model_src.errors import ConfigError
+from model_src.predictor import Predictor
+from model_src.tokenizer import SubwordTokenizer, WordTokenizer
+from tests.conftest import ROOT, Models, sentence, tiny_config
+from train import distill, loop, precision
+from train.batches import Features, WordDropout
+from train.board import Board
+from train.data import Data, Example
+from train.loss import Loss
+from train.search import distributions, search
+
+CPU = torch.device("cpu")
+
+
+def losses(folder: Path) -> list[float]:
+    return [entry["loss"] for entry in Bundle.read(folder).metrics["history"]]
+
+
+@pytest.mark.parametrize(("rows", "world"), [(64, 2), (65, 2), (66, 4), (17, 3), (1, 2)])
+def test_processes_share_each_batch_and_weigh_it_as_one(rows: int, world: int) -> None:
+    tokenizer = WordTokenizer(["<pad>", "<unk>", "film"], lowercase=True, n_ctx=9)
+    examples = [Example("film " * (1 + i % 5), str(i % 2)) for i in range(rows)]
+    features = Features(examples, tokenizer, ["0", "1"])
+    whole = features.batches(16, "seed")
+    parts = [features.batches(16, "seed", rank, world) for rank in range(world)]
+    for i, batch in enumerate(whole):
+        mine = [part[i] for part in parts]
+        together = sum(b.targets.double().mean() * b.share for b in mine) / world
+        assert together == pytest.approx(batch.targets.double().mean())
+        assert {b.rows for b in mine} == {len(batch.targets)}
+        if len(batch.targets) >= world:
+            assert sum(len(b.targets) for b in mine) == len(batch.targets)
+
+
+def test_accumulated_batches_take_the_step_of_one_batch(
+    tmp_path: Path, loaded: Data, vectors: Path, checkpoint: Path
+) -> None:
+    still = {"dropout": 0.0, "epoch": 2}
+    whole = tiny_config("glove", "cnn", vectors, checkpoint, batch_size=256, **still)
+    more = {"batch_size": 64, "gradient_accumulation_steps": 4}
+    parts = tiny_config("glove", "cnn", vectors, checkpoint, **more, **still)
+    loop.train(whole, loaded, tmp_path / "whole")
+    loop.train(parts, loaded, tmp_path / "parts")
+    assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), abs=1e-4)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_two_processes_train_as_one(
+    tmp_path: Path, data_dir: Path, loaded: Data, vectors: Path, checkpoint: Path, steps: int
+) -> None:
+    """With torchrun and gloo, on the same batches; dropout is off, as its draws would differ."""
+    more = {"dropout": 0.0, "epoch": 3, "gradient_accumulation_steps": steps}
+    config = tiny_config("glove", "cnn", vectors, checkpoint, **more)
+    (tmp_path / "config.json").write_text(config.to_json(), encoding="utf-8")
+    loop.train(config, loaded, tmp_path / "one")
+    options = ["--config", tmp_path / "config.json", "--data_dir", data_dir, "--device", "cpu"]
+    torchrun = [Path(sys.executable).with_name("torchrun"), "--standalone", "--nproc-per-node", "2"]
+    command = [*torchrun, "-m", "scripts", "train", *options, "--save_path", tmp_path / "two"]
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("is trained") == 1
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-4)
+    one, two = (load_file(tmp_path / name / WEIGHTS) for name in ("one", "two"))
+    assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-3
+
+
+def test_word_dropout_spares_special_tokens(checkpoint: Path) -> None:
+    tokenizer = SubwordTokenizer.load(checkpoint)
+    ids = torch.tensor([tokenizer.encode("the film is great"), tokenizer.encode("a b c d")])
+    torch.manual_seed(0)
+    dropped = WordDropout(tokenizer, 0.9)(ids)
+    assert torch.equal(dropped[:, [0, -1]], ids[:, [0, -1]])
+    assert set(dropped[dropped != ids].tolist()) == {tokenizer.fast.token_to_id("[MASK]")}
+    words = WordTokenizer(["<pad>", "<unk>", "film"], lowercase=True, n_ctx=9)
+    assert WordDropout(words, 0.9)(torch.tensor([[2] * 50 + [0] * 9])).unique().tolist() == [
+        0,
+        1,
+        2,
+    ]
+
+
+def test_class_weights_make_rare_labels_count_as_much(vectors: Path, checkpoint: Path) -> None:
+    config = tiny_config("glove", "cnn", vectors, checkpoint, class_weights=True)
+    targets = torch.tensor([0] * 9 + [1])
+    weights = Loss(config, targets, 2).weights
+    assert weights[0] * 9 == pytest.approx(float(weights[1]))
+    assert weights[targets].mean() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("amp_dtype", ["bfloat16", "float16"])
+def test_training_learns_in_every_precision(
+    tmp_path: Path, loaded: Data, vectors: Path, checkpoint: Path, amp_dtype: str
+) -> None:
+    more = {"use_amp": True, "amp_dtype": amp_dtype}
+    config = tiny_config("glove", "cnn", vectors, checkpoint, **more)
+    assert loop.train(config, loaded, tmp_path / "m").metrics["valid_accuracy"] >= 0.9
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "meta"])
+def test_a_device_that_is_not_there_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"device is '{name}'"):
+        precision.device_of(name)
+
+
+def test_a_student_learns_its_teachers_answers(
+    tmp_path: Path, tiny: Models, loaded: Data, vectors: Path, checkpoint: Path
+) -> None:
+    """Without labels: they are all swapped, and only the teacher is right."""
+    swap = {"good": "bad", "bad": "good"}
+    wrong = [Example(text, swap[label]) for text, label in loaded.train]
+    swapped = Data(wrong, loaded.valid, loaded.test, loaded.labels, {}, "swapped")
+    config = tiny_config("glove", "cnn", vectors, checkpoint, distill_copies=2)
+    teacher = tiny.models["bert", "cls"]
+    student = loop.train(config, swapped, tmp_path / "student", teacher=teacher)
+    texts = [example.text for example in loaded.test]
+    pairs = zip(
+        Predictor.load(student.folder).predict(texts),
+        Predictor.load(teacher).predict(texts),
+        strict=True,
+    )
+    assert sum(a.label == b.label for a, b in pairs) >= 0.9 * len(texts)
+
+
+def test_a_teacher_of_other_labels_is_refused(
+    tmp_path: Path, tiny: Models, loaded: Data, vectors: Path, checkpoint: Path
+) -> None:
+    config = tiny_config("glove", "cnn", vectors, checkpoint)
+    renamed = [Example(text, label.upper()) for text, label in loaded.train]
+    other = Data(renamed, renamed, renamed, ["BAD", "GOOD"], {}, "renamed")
+    with pytest.raises(ConfigError, match="'BAD' is only in one"):
+        loop.train(config, other, tmp_path / "m", teacher=tiny.models["bert", "cls"])
+
+
+def test_altered_copies_are_repeatable_and_never_empty() -> None:
+    generator = random.Random(0)
+    examples = [Example(sentence(generator, "good"), "good") for _ in range(50)]
+    made = distill.altered(examples, 3)
+    assert made == distill.altered(examples, 3)
+    assert len(made) == 150
+    assert all(text.strip() for text, _ in made)
+    assert {text for text, _ in made} - {text for text, _ in examples}
+
+
+def test_tensorboard_gets_every_epoch(
+    tmp_path: Path, loaded: Data, vectors: Path, checkpoint: Path
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = tiny_config("glove", "cnn", vectors, checkpoint, epoch=2)
+    loop.train(config, loaded, tmp_path / "m", on_epoch=Board(tmp_path / "runs"))
+    events = EventAccumulator(str(tmp_path / "runs"))
+    events.Reload()
+    assert [e.step for e in events.Scalars("valid_accuracy")] == [1, 2]
+    assert [e.value for e in events.Scalars("loss")] == pytest.approx(losses(tmp_path / "m"))
+
+
+def test_a_search_goes_on_after_an_interruption(
+    tmp_path: Path,
+    loaded: Data,
+    vectors: Path,
+    checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config = tiny_config("glove", "cnn", vectors, checkpoint, epoch=2)
+    whole, calls = loop.train, []
+
+    def interrupted(config: Config, *rest: object, **more: object) -> Bundle:
+        calls.append(config)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return whole(config, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "train", interrupted)
+    space = ["lr=1e-4..1e-2", "dropout=0.1,0.4"]
+    with pytest.raises(KeyboardInterrupt):
+        search(config, loaded, tmp_path, space, 5, CPU)
+    found = search(config, loaded, tmp_path, space, 5, CPU)
+    assert len(calls) == 6
+    assert calls[3] == calls[2]  # the interrupted trial is tried again
+    assert len({c.lr for c in calls}) == 5
+    best = Bundle.read(found.model)
+    assert best.metrics["valid_accuracy"] == found.accuracy
+    assert Config.load(found.config) == best.config
+    assert {path.name for path in tmp_path.iterdir()} == {"study.db", "config.json", "best"}
+
+
+@pytest.mark.parametrize(
+    ("space", "said"),
+    [
+        ("lrr=1..2", "did you mean"),
+        ("lr=low..high", "must be of type float"),
+        ("lr=2..1", "from a number to a higher one"),
+        ("dropout=0..2", "must be in"),
+    ],
+)
+def test_a_space_that_makes_no_sense_is_refused(
+    vectors: Path, checkpoint: Path, space: str, said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        distributions(tiny_config("glove", "cnn", vectors, checkpoint), [space])

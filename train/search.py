@@ -1,0 +1,158 @@
+"""Hyper-parameter search: trials of a config, kept in SQLite, pruned, resumable (Optuna)."""
+
+import dataclasses
+import hashlib
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+import torch
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import TrialState
+
+from model_src.config import Config
+from model_src.errors import ConfigError, nearest
+from model_src.files import atomic_write
+from train import loop
+from train.data import Data
+
+logger = logging.getLogger(__name__)
+
+# What is tried when the user names nothing: for word vectors and for transformers.
+SPACES = {
+    "glove": [
+        "lr=2e-4..5e-3",
+        "dropout=0.1..0.5",
+        "embedding_dropout=0..0.4",
+        "word_dropout=0..0.2",
+    ],
+    "transformer": ["lr=1e-5..3e-4", "dropout=0..0.3", "word_dropout=0..0.1", "batch_size=32,64"],
+}
+_DONE = (TrialState.COMPLETE, TrialState.PRUNED)
+# Ranges whose ends differ by more than this are searched by order of magnitude.
+_LOG = 10
+
+
+class _Pruned(Exception):  # noqa: N818 - no error, a way out of the loop
+    """The trial is worse than others were at the same epoch."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The best trial: its valid accuracy, its config and where its model lies."""
+
+    accuracy: float
+    config: Path
+    model: Path
+    trials: int
+    pruned: int
+
+
+def distributions(config: Config, space: list[str]) -> dict[str, BaseDistribution]:
+    """Read ``KEY=LOW..HIGH`` and ``KEY=A,B,C``.
+
+    Raises:
+        ConfigError: for a key or a value that the config does not know.
+
+    """
+    found: dict[str, BaseDistribution] = {}
+    known = [key.name for key in dataclasses.fields(Config)]
+    for item in space:
+        key, _, text = item.partition("=")
+        if key not in known:
+            raise ConfigError(f"unknown key {key!r} in --space {item}{nearest(key, known)}")
+        ends = text.split("..")
+        texts = ends if len(ends) == 2 else text.split(",")
+        values = [getattr(config.with_text({key: text}), key) for text in texts]
+        low, high = values[0], values[-1]
+        if len(ends) != 2:
+            found[key] = CategoricalDistribution(values)
+        elif isinstance(low, bool) or not isinstance(low, int | float) or not low < high:
+            raise ConfigError(f"--space {item}: the range must go from a number to a higher one")
+        elif isinstance(low, int):
+            found[key] = IntDistribution(low, high)
+        else:
+            found[key] = FloatDistribution(low, high, log=low > 0 and high / low > _LOG)
+    return found
+
+
+def search(
+    config: Config, data: Data, folder: Path, space: list[str], trials: int, device: torch.device
+) -> Found:
+    """Run until ``trials`` are finished or pruned; an interrupted search goes on where it was.
+
+    Args:
+        config: what the trials have in common.
+        data: trials are compared on its valid split; test is not looked at.
+        folder: holds ``study.db``, the best config and the best model.
+        space: what differs between trials, see ``distributions``.
+        trials: how many in all, earlier calls included.
+        device: where to train.
+
+    """
+    varied = distributions(config, space)
+    folder.mkdir(parents=True, exist_ok=True)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    name = hashlib.sha256(f"{config.to_json()}{data.fingerprint}{varied}".encode()).hexdigest()[:12]
+    study = optuna.create_study(
+        storage=f"sqlite:///{folder.resolve() / 'study.db'}",
+        study_name=name,
+        direction="maximize",
+        load_if_exists=True,
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1),
+    )
+    # Another seed for each call: with the same one, a resumed search would repeat its first draws.
+    study.sampler = optuna.samplers.TPESampler(seed=config.seed + len(study.get_trials()))
+    for left in study.get_trials(states=(TrialState.RUNNING,)):
+        study.tell(left.number, state=TrialState.FAIL)
+        study.enqueue_trial(left.params)
+    while (finished := len(study.get_trials(states=_DONE))) < trials:
+        trial = study.ask(varied)
+        logger.info("trial %d of %d: %s", finished + 1, trials, trial.params)
+        _run(study, trial, dataclasses.replace(config, **trial.params), data, folder, device)
+    best = study.best_trial
+    pruned = len(study.get_trials(states=(TrialState.PRUNED,)))
+    chosen = dataclasses.replace(config, **best.params)
+    atomic_write(folder / "config.json", chosen.to_json())
+    return Found(study.best_value, folder / "config.json", folder / "best", trials, pruned)
+
+
+def _run(
+    study: optuna.Study,
+    trial: optuna.Trial,
+    config: Config,
+    data: Data,
+    folder: Path,
+    device: torch.device,
+) -> None:
+    """Train one trial and tell the study; the best model so far stays in ``best``."""
+
+    def report(entry: loop.Entry) -> None:
+        trial.report(entry["valid_accuracy"], entry["epoch"])
+        if trial.should_prune():
+            raise _Pruned
+
+    # Named by its config: an interrupted trial finds its checkpoint again.
+    path = folder / f"trial-{hashlib.sha256(config.to_json().encode()).hexdigest()[:12]}"
+    try:
+        bundle = loop.train(config, data, path, device=device, on_epoch=report)
+    except (_Pruned, ConfigError) as reason:
+        logger.info("pruned%s", f": {reason}" if str(reason) else "")
+        path.with_name(f".{path.name}.checkpoint.pt").unlink(missing_ok=True)
+        study.tell(trial, state=TrialState.PRUNED)
+        return
+    value = bundle.metrics["valid_accuracy"]
+    finished = study.get_trials(states=(TrialState.COMPLETE,))
+    if value > max((t.value or 0.0 for t in finished), default=-1.0):
+        shutil.rmtree(folder / "best", ignore_errors=True)
+        path.rename(folder / "best")
+    else:
+        shutil.rmtree(path)
+    study.tell(trial, value)
