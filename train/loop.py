@@ -5,6 +5,7 @@ import dataclasses
 import json
 import logging
 import math
+import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -91,7 +92,9 @@ def train(
     fit.run(on_epoch)
     made = Bundle(save_path, "model", config, data.labels, start.shape, start.tokenizer)
     if parallel.rank() == 0:
-        _write(made, fit, {"data": data.fingerprint, "teacher": taught_by})
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        measured = {"data": data.fingerprint, "teacher": taught_by, "peak_memory_mb": peak}
+        _write(made, fit, measured)
     parallel.wait()
     return made
 

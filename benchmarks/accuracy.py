@@ -1,0 +1,179 @@
+"""The accuracy table: every row trained with several seeds, chosen on valid, test read once.
+
+Each run is a command of its own that a user can repeat; what is in the results already, for the
+same command and data, is not run again.
+"""
+
+import json
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks import machine
+from model_src.bundle import Bundle
+from model_src.errors import ConfigError, nearest
+from model_src.files import atomic_write
+from train import data
+
+ROOT = Path(__file__).resolve().parent.parent
+_FRONT = "./iclassifier"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model of the table; ``more`` holds options by data set, ``teacher`` names a row."""
+
+    config: str
+    title: str
+    seeds: int = 3
+    teacher: str = ""
+    more: dict[str, str] = field(default_factory=dict)
+    # what the original reports for it (with 300-d vectors, or BERT-base) and what we aim at
+    published: dict[str, float] = field(default_factory=dict)
+    target: dict[str, float] = field(default_factory=dict)
+
+
+_CNN = {"snips": 97.86, "sst2": 82.81}
+_DENSE = {"snips": 97.57, "sst2": 86.38}
+_DSA = {"snips": 97.43, "sst2": 85.34}
+_TAUGHT = "taught by MPNet"
+
+ROWS = {
+    "mpnet-cls": Row(
+        "mpnet-cls",
+        "MPNet-base + CLS",
+        seeds=1,
+        more={"sst2": "--epoch 2", "snips": "--epoch 5"},
+        target={"snips": 98.6, "sst2": 94.0},
+    ),
+    "glove-cnn": Row(
+        "glove-cnn",
+        "GloVe 50d + CNN",
+        published=_CNN,
+        target={"snips": 97.9, "sst2": 84.5},
+    ),
+    "densenet-cnn": Row(
+        "densenet-cnn",
+        "GloVe 50d + DenseNet-CNN",
+        published=_DENSE,
+        target={"snips": 97.6, "sst2": 86.4},
+    ),
+    "densenet-dsa": Row(
+        "densenet-dsa",
+        "GloVe 50d + DenseNet-DSA",
+        published=_DSA,
+        target={"snips": 97.5, "sst2": 85.4},
+    ),
+}
+
+
+def run(
+    data_dir: Path, results: Path, only: list[str], rows: dict[str, Row], say: Callable[[str], None]
+) -> Path:
+    """Fill ``results``/accuracy-DATA.json with the runs it lacks; return the Markdown table.
+
+    Args:
+        data_dir: the data; its folder's name says which options and targets hold.
+        results: the folder for the two files.
+        only: names of the rows to run; all when empty.
+        rows: the table.
+        say: told the command of each run.
+
+    Raises:
+        ConfigError: for a row that is not in the table, or a command that fails.
+
+    """
+    for name in only:
+        if name not in rows:
+            raise ConfigError(f"unknown row {name!r}{nearest(name, rows)}")
+    name = data_dir.resolve().name
+    path = results / f"accuracy-{name}.json"
+    fingerprint = data.load(data_dir).fingerprint
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if known.get("data") != fingerprint:
+        known = {"data": fingerprint, "runs": {}}
+    todo = [(key, seed) for key in only or rows for seed in range(1, rows[key].seeds + 1)]
+    for key, seed in todo:
+        folder = Path("models", "benchmark", f"{name}-{key}-{seed}")
+        source = Path(os.path.relpath(data_dir, ROOT))
+        command = _command(rows[key], name, source, folder, seed)
+        if known["runs"].get(f"{key}-{seed}", {}).get("command") != command:
+            say(f"$ {command}")
+            _do(command)
+            _do(f"{_FRONT} evaluate --model_path {folder} --data_dir {source} --batch_size 32")
+            known["runs"][f"{key}-{seed}"] = {"command": command} | _found(ROOT / folder)
+            known["machine"] = machine.describe()
+            atomic_write(path, json.dumps(known, indent=2) + "\n")
+    table = path.with_suffix(".md")
+    atomic_write(table, _markdown(name, rows, known))
+    return table
+
+
+def _command(row: Row, name: str, source: Path, folder: Path, seed: int) -> str:
+    """Return the training command of one run, as typed in the project's folder."""
+    words = ["train", "--config", row.config, "--data_dir", source, "--save_path", folder]
+    if row.teacher:
+        words += ["--teacher", folder.with_name(f"{name}-{row.teacher}-1")]
+    words += ["--seed", seed]
+    return " ".join(
+        [_FRONT, *(shlex.quote(str(w)) for w in words), *row.more.get(name, "").split()]
+    )
+
+
+def _do(command: str) -> None:
+    words = [sys.executable, "-m", "scripts", *shlex.split(command)[1:]]
+    if subprocess.run(words, cwd=ROOT, stdout=subprocess.DEVNULL, check=False).returncode:  # noqa: S603
+        raise ConfigError(f"this command failed: {command}")
+
+
+def _found(folder: Path) -> dict[str, Any]:
+    """Return what training and evaluation measured about the model in ``folder``."""
+    metrics = Bundle.read(folder).metrics
+    seconds = [entry["seconds"] for entry in metrics["history"]]
+    return {
+        "valid": metrics["valid_accuracy"],
+        "test": metrics["test"]["report"]["accuracy"],
+        "epochs": len(seconds),
+        "seconds_an_epoch": round(statistics.median(seconds), 1),
+        "peak_memory_mb": metrics["peak_memory_mb"],
+    }
+
+
+def _markdown(name: str, rows: dict[str, Row], known: dict[str, Any]) -> str:
+    lines = [
+        f"Accuracy on {name}, in %: mean over seeds, chosen on valid, test read once.",
+        "",
+        "| model | valid | test | each seed | aim | original | s an epoch | epochs | peak MB |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    commands = []
+    for key, row in rows.items():
+        runs = [run for label, run in known["runs"].items() if label.rpartition("-")[0] == key]
+        if not runs:
+            continue
+        test = [100 * run["test"] for run in runs]
+        middle = {
+            field: statistics.median(run[field] for run in runs)
+            for field in ("seconds_an_epoch", "epochs", "peak_memory_mb")
+        }
+        cells = [
+            row.title,
+            f"{statistics.fmean(100 * run['valid'] for run in runs):.2f}",
+            f"**{statistics.fmean(test):.2f}**",
+            " ".join(f"{value:.2f}" for value in test),
+            f"{row.target[name]:.1f}" if name in row.target else "",
+            f"{row.published[name]:.2f}" if name in row.published else "",
+            *(f"{value:.0f}" for value in middle.values()),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+        commands.append(runs[0]["command"])
+    source = shlex.split(commands[0])[5]
+    again = f"{_FRONT} benchmark accuracy --data_dir {source}"
+    notes = ["", f"`{again}` on {known['machine']}. The first seed of each row:", "", "```sh"]
+    return "\n".join([*lines, *notes, *commands, "```", ""])

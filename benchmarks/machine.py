@@ -1,0 +1,26 @@
+"""What a number was measured on."""
+
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+
+def describe() -> str:
+    """Return processor, cores, memory and versions in one line."""
+    cpu = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    fields = dict(line.split(":", 1) for line in cpu if ":" in line)
+    names = {key.strip(): value.strip() for key, value in fields.items()}
+    wide = [flag for flag in ("avx512_bf16", "amx_bf16") if flag in names.get("flags", "")]
+    gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    parts = [
+        f"{os.cpu_count()} cores {names.get('model name', platform.processor())}",
+        *wide,
+        f"{gigabytes:.0f} GiB",
+        f"torch {torch.__version__}",
+        f"Python {platform.python_version()}",
+    ]
+    if torch.cuda.is_available():
+        parts.append(torch.cuda.get_device_name())
+    return ", ".join(parts)

@@ -1,0 +1,92 @@
+"""Seconds an epoch of MiniLM + CLS: this project's loop against one padded to 100 in fp32."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks import machine
+from model_src.bundle import Bundle
+from model_src.config import Config
+from model_src.files import atomic_write
+from train import data
+
+ROOT = Path(__file__).resolve().parent.parent
+_ROUNDS = 2
+_STEPS = 8
+
+
+def run(data_dir: Path, results: Path) -> Path:
+    """Time both in turn, ``_ROUNDS`` times; write ``results``/training-DATA.json and .md.
+
+    The reference takes a few steps and counts for an epoch of them, since all have one size;
+    ours trains whole epochs, its pass over valid included.
+    """
+    config = Config.load(ROOT / "configs" / "config-bert-cls.json")
+    steps = -(-len(data.load(data_dir).train) // config.batch_size)
+    measured: dict[str, list[dict[str, float]]] = {"padded": [], "padded_anomaly": [], "ours": []}
+    for _ in range(_ROUNDS):
+        for name, words in (("padded", []), ("padded_anomaly", ["anomaly"])):
+            command = ["benchmarks.padded", str(data_dir.resolve()), str(_STEPS), *words]
+            one = json.loads(_python(*command))
+            seconds = one["seconds_a_step"] * steps
+            measured[name].append({"seconds": seconds, "memory": one["peak_memory_mb"]})
+        measured["ours"].append(_ours(data_dir))
+    found: dict[str, Any] = {
+        name: {key: statistics.median(one[key] for one in runs) for key in ("seconds", "memory")}
+        for name, runs in measured.items()
+    }
+    name, source = data_dir.resolve().name, os.path.relpath(data_dir, ROOT)
+    found |= {
+        "machine": machine.describe(),
+        "command": f"./iclassifier benchmark training --data_dir {source}",
+    }
+    path = results / f"training-{name}.json"
+    atomic_write(path, json.dumps(found, indent=2) + "\n")
+    atomic_write(path.with_suffix(".md"), _markdown(name, found))
+    return path.with_suffix(".md")
+
+
+def _ours(data_dir: Path) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as scratch:
+        model = Path(scratch) / "model"
+        options = ["--data_dir", str(data_dir.resolve()), "--save_path", str(model), "--epoch", "2"]
+        _python("scripts", "train", "--config", "bert-cls", *options)
+        metrics = Bundle.read(model).metrics
+    seconds = statistics.median(entry["seconds"] for entry in metrics["history"])
+    return {"seconds": seconds, "memory": metrics["peak_memory_mb"]}
+
+
+def _python(*words: str) -> str:
+    command = [sys.executable, "-m", *words]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)  # noqa: S603
+    return done.stdout
+
+
+def _markdown(name: str, found: dict[str, Any]) -> str:
+    ours = found["ours"]["seconds"]
+    titles = {
+        "padded": "padded to 100, fp32",
+        "padded_anomaly": "the same with anomaly detection, as the original had it",
+        "ours": "this project",
+    }
+    rows = [
+        f"| {title} | {found[key]['seconds']:.0f} | {found[key]['seconds'] / ours:.1f} | "
+        f"{found[key]['memory']:.0f} |"
+        for key, title in titles.items()
+    ]
+    lines = [
+        f"Training MiniLM + CLS on {name}, batches of 64.",
+        "",
+        "| loop | seconds an epoch | times ours | peak MB |",
+        "|---|---|---|---|",
+        *rows,
+        "",
+        f"`{found['command']}` on {found['machine']}.",
+        "",
+    ]
+    return "\n".join(lines)

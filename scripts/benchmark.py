@@ -1,0 +1,31 @@
+"""Measure accuracy or training time and write the table under results/."""
+
+import argparse
+from pathlib import Path
+
+from benchmarks import accuracy, training
+from scripts.options import ROOT, Parser, front, say, shown
+
+EXAMPLE = "./iclassifier benchmark accuracy --data_dir ../shared/data/snips"
+
+
+def add_options(parser: Parser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        "what", choices=("accuracy", "training"), help="the table of models, or seconds an epoch"
+    )
+    parser.add_argument("--data_dir", type=Path, required=True, help="e.g. Snips or SST-2")
+    parser.add_argument(
+        "--row", action="append", default=[], metavar="NAME", help="only this row; may be repeated"
+    )
+    parser.add_argument("--results", type=Path, default=ROOT / "results", help="default: results")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run what the results lack and print the table."""
+    if args.what == "accuracy":
+        table = accuracy.run(args.data_dir, args.results, args.row, accuracy.ROWS, say)
+    else:
+        table = training.run(args.data_dir, args.results)
+    say(table.read_text(encoding="utf-8"))
+    say(f"{shown(table)} is written. Next: git add {shown(table.parent)}, or {front()} test")
