@@ -117,7 +117,15 @@ def run(
 
 def _command(row: Row, name: str, source: Path, folder: Path, seed: int) -> str:
     """Return the training command of one run, as typed in the project's folder."""
-    words = ["train", "--config", row.config, "--data_dir", source, "--save_path", folder]
+    words: list[object] = [
+        "train",
+        "--config",
+        row.config,
+        "--data_dir",
+        source,
+        "--save_path",
+        folder,
+    ]
     if row.teacher:
         words += ["--teacher", folder.with_name(f"{name}-{row.teacher}-1")]
     words += ["--seed", seed]
