@@ -17,8 +17,13 @@ EXAMPLE = "./iclassifier prepare --input reviews.csv --data_dir data/reviews"
 
 def add_options(parser: Parser) -> None:
     """Declare the options."""
-    names = "; ".join(f"{name}: {entry.summary}" for name, entry in datasets.DATASETS.items())
-    parser.add_argument("--dataset", metavar="NAME", help=f"fetch a data set ({names})")
+    names = ", ".join(datasets.DATASETS)
+    parser.add_argument(
+        "--dataset", nargs="?", const="", metavar="NAME", help=f"fetch a data set: {names}"
+    )
+    parser.add_argument(
+        "--source", type=Path, metavar="DIR", help="the folder that has the files of --dataset"
+    )
     parser.add_argument("--input", type=Path, metavar="FILE", help="split this file 80/10/10")
     parser.add_argument("--data_dir", type=Path, metavar="DIR", help="the folder to make or check")
     parser.add_argument("--seed", type=int, default=42, help="seed of the split (default 42)")
@@ -27,13 +32,18 @@ def add_options(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Make or check a data directory."""
+    if args.dataset == "":
+        rows = (f"\n  {name:<14} {entry}" for name, entry in datasets.DATASETS.items())
+        raise ConfigError(f"--dataset needs a name:{''.join(rows)}")
+    if args.source and not args.dataset:
+        raise ConfigError("--source has the files of a named data set: add --dataset NAME")
     if args.dataset and args.input:
         raise ConfigError("--dataset and --input exclude each other")
     if not args.data_dir and not args.dataset:
         raise ConfigError("give --dataset NAME, or --data_dir DIR to make from --input or to check")
     folder = args.data_dir or ROOT / "data" / args.dataset
     if args.dataset or args.input:
-        make(folder, args.dataset, args.input, args.seed, skip_bad=args.skip_bad)
+        make(folder, args.dataset, args.input, args.seed, args.source, skip_bad=args.skip_bad)
     counts(data.load(folder, skip_bad=args.skip_bad))
     say(
         f"{shown(folder)} is ready. "
@@ -41,22 +51,33 @@ def run(args: argparse.Namespace) -> None:
     )
 
 
-def make(folder: Path, dataset: str, source: Path | None, seed: int, *, skip_bad: bool) -> None:
-    """Write the three splits of a named data set or of one file into ``folder``."""
+def make(
+    folder: Path,
+    dataset: str,
+    file: Path | None,
+    seed: int,
+    source: Path | None = None,
+    *,
+    skip_bad: bool,
+) -> None:
+    """Write the three splits of a named data set or of one file into ``folder``.
+
+    An official split is kept; what it lacks is cut off its train.
+    """
     dropped: Counter[str] = Counter()
-    if source and source.resolve().parent == folder.resolve():
-        raise DataError(
-            f"{source} lies in {folder}, which prepare replaces: name another --data_dir"
-        )
-    if source:
-        examples = data.read(source, dropped if skip_bad else None)
+    if file and file.resolve().parent == folder.resolve():
+        raise DataError(f"{file} lies in {folder}, which prepare replaces: name another --data_dir")
+    if file:
+        parts = {"train": data.read(file, dropped if skip_bad else None)}
     else:
-        examples = datasets.fetch(dataset, ROOT / ".cache")
+        parts = datasets.fetch(dataset, ROOT / ".cache", source)
     for reason, count in dropped.items():
         say(f"dropped {count}: {reason}")
     _refuse_own_work(folder)
     with atomic_dir(folder, (*data.OWN, _MARK)) as scratch:
-        for name, part in data.split(examples, seed).items():
+        held = tuple(name for name in ("test", "valid") if name not in parts)
+        cut = data.split(parts["train"], seed, held) if held else {}
+        for name, part in (parts | cut).items():
             data.write(scratch / f"{name}.tsv", part)
         digests = {path.name: sha256(path) for path in sorted(scratch.iterdir())}
         (scratch / _MARK).write_text(json.dumps(digests, indent=2) + "\n", encoding="utf-8")

@@ -1,18 +1,15 @@
 """The front door: every verb explains itself, and a mistake gets one sentence, not a traceback."""
 
 import json
-import os
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
-from model_src.errors import DataError
 from scripts.__main__ import VERBS
 from serving.server import Server
 from tests.conftest import ROOT, SERVED, Models, cli
-from train import datasets
 
 
 def test_the_front_door_lists_the_verbs_and_takes_no_time() -> None:
@@ -175,23 +172,6 @@ def test_skip_bad_drops_and_counts(tmp_path: Path) -> None:
     done = cli(*options, "--skip_bad")
     assert "dropped 1: the text is empty" in done.stdout
     assert "train:     32 sentences (x 16, y 16)" in done.stdout
-
-
-def test_a_data_set_out_of_reach_says_where_to_put_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    with pytest.raises(
-        DataError, match=r"put its source archive at .*vaderSentiment-2\.5\.tar\.gz"
-    ):
-        datasets.fetch("movie_reviews", tmp_path / "cache")
-    wrong = tmp_path / "cache" / "movie_reviews" / "vaderSentiment-2.5.tar.gz"
-    wrong.parent.mkdir(parents=True)
-    wrong.write_bytes(b"something else")
-    with pytest.raises(DataError, match="wrong checksum"):
-        datasets.fetch("movie_reviews", tmp_path / "cache")
 
 
 def test_the_front_door_works_through_a_link_from_any_folder(tmp_path: Path) -> None:

@@ -142,10 +142,12 @@ def write(path: Path, examples: list[Example]) -> None:
     path.write_text("".join(lines), encoding="utf-8")
 
 
-def split(examples: list[Example], seed: int) -> dict[str, list[Example]]:
-    """Split 80/10/10, stratified by label, the same for the same seed.
+def split(
+    examples: list[Example], seed: int, held: tuple[str, ...] = ("test", "valid")
+) -> dict[str, list[Example]]:
+    """Cut off a tenth for each of ``held``, stratified by label, the same for the same seed.
 
-    Equal sentences stay together, so that none is both trained on and tested.
+    The rest is train. Equal sentences stay together, so that none is both trained on and tested.
 
     Raises:
         DataError: when a part would be empty, or there is only one label.
@@ -160,15 +162,14 @@ def split(examples: list[Example], seed: int) -> dict[str, list[Example]]:
     for text, group in by_text.items():
         by_label.setdefault(group[0].label, []).append(text)
     generator = random.Random(seed)  # noqa: S311 - no secret
-    parts: dict[str, list[Example]] = {name: [] for name in SPLITS}
+    parts: dict[str, list[Example]] = {
+        name: [] for name in SPLITS if name == "train" or name in held
+    }
     for _, texts in sorted(by_label.items()):
         generator.shuffle(texts)
         tenth = round(len(texts) / 10)
-        cuts = {
-            "test": texts[:tenth],
-            "valid": texts[tenth : 2 * tenth],
-            "train": texts[2 * tenth :],
-        }
+        cuts = {name: texts[i * tenth : (i + 1) * tenth] for i, name in enumerate(held)}
+        cuts["train"] = texts[len(held) * tenth :]
         for name, chosen in cuts.items():
             parts[name] += [example for text in chosen for example in by_text[text]]
     for name, part in parts.items():

