@@ -29,7 +29,7 @@ def _odd_rows(rows: list[list[int]]) -> bool:
 _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (_COUNTS, lambda v: 1 <= v < 2**31, "at least 1"),
     (
-        ("seed", "vocab_size", "weight_decay", "distill_copies"),
+        ("seed", "vocab_size", "min_count", "weight_decay", "distill_copies"),
         lambda v: 0 <= v < 2**31,
         "0 or more",
     ),
@@ -81,9 +81,16 @@ class Config:
     dsa_r: int = _key(2, "densenet-dsa: iterations")
 
     # word vectors
-    embedding_path: str = _key("glove.6B.50d", "GloVe: text file, or the packaged glove.6B.50d")
+    embedding_path: str = _key(
+        "glove.6B.50d", "GloVe: text file, or the packaged glove.6B.50d or glove.6B.100d"
+    )
     lowercase: bool = _key(True, "GloVe: lower-case the text")
-    vocab_size: int = _key(50_000, "GloVe: most frequent words kept beside those of train")
+    vocab_size: int = _key(
+        50_000, "GloVe: most frequent words kept beside those of train; all if the file has fewer"
+    )
+    min_count: int = _key(
+        0, "GloVe: words without a vector get one if this often in train; 0: they share one"
+    )
     embedding_trainable: bool = _key(False, "GloVe: train the vectors too")
     embedding_dropout: float = _key(0.0, "GloVe: dropout on the vectors")
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Container
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -36,6 +37,17 @@ class Tokenizer(Protocol):
         """Write ``tokenizer.json`` into ``folder``."""
 
 
+def split(text: str, known: Container[str], *, lowercase: bool) -> list[str]:
+    """Return the words to look up among the ``known``."""
+    words: list[str] = []
+    for chunk in (text.lower() if lowercase else text).split():
+        if chunk in known:
+            words.append(chunk)
+        else:
+            words += _PIECES.findall(chunk)
+    return words
+
+
 class WordTokenizer:
     """Split on blanks; a chunk that is no known word is split once more into its pieces."""
 
@@ -49,20 +61,11 @@ class WordTokenizer:
         # Text that spells a special token is only text: it must not become padding.
         self._ids = {word: i for i, word in enumerate(words) if i > 1}
 
-    def pieces(self, text: str) -> list[str]:
-        """Return the words that ``encode`` looks up."""
-        words: list[str] = []
-        for chunk in (text.lower() if self.lowercase else text).split():
-            if chunk in self._ids:
-                words.append(chunk)
-            else:
-                words += _PIECES.findall(chunk)
-        return words
-
     def encode(self, text: str) -> list[int]:
         """Return the ids of ``text``, at most ``n_ctx``; words without a vector are 1."""
         get = self._ids.get
-        return [get(word, 1) for word in self.pieces(text)[: self.n_ctx]] or [1]
+        words = split(text, self._ids, lowercase=self.lowercase)
+        return [get(word, 1) for word in words[: self.n_ctx]] or [1]
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """Return ``encode`` of each text."""

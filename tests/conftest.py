@@ -71,6 +71,14 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("work")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(work: Path) -> Iterator[None]:
+    """Keep the user's cache out of the tests, and the tests out of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(work / "cache"))
+        yield
+
+
 @pytest.fixture(scope="session")
 def data_dir(work: Path) -> Path:
     """A data directory with 320 sentences of two labels."""

@@ -17,7 +17,7 @@ from tests.conftest import ROOT, read_json
 from train import data, readers
 from train.data import Example
 from train.datasets import DATASETS, Dataset, fetch
-from train.sources import Package
+from train.fetch import Package
 
 PACKAGED = [name for name, entry in DATASETS.items() if isinstance(entry.source, Package)]
 BY_HAND = [name for name in DATASETS if name not in PACKAGED]

@@ -12,6 +12,7 @@ from model_src.tokenizer import (
     SubwordTokenizer,
     WordTokenizer,
     pad_batch,
+    split,
     text_problem,
 )
 from tests.conftest import ODD_TEXTS, PAIRS, Models
@@ -37,7 +38,7 @@ def words() -> WordTokenizer:
 def test_text_becomes_the_words_that_have_vectors(
     words: WordTokenizer, text: str, pieces: list[str]
 ) -> None:
-    assert words.pieces(text) == pieces
+    assert split(text, words.words, lowercase=True) == pieces
 
 
 def test_special_words_in_text_are_only_text(words: WordTokenizer) -> None:

@@ -186,22 +186,6 @@ def test_a_feature_based_transformer_is_left_as_it_is(
     assert all(torch.equal(before[name], kept[name]) for name in common)
 
 
-@pytest.mark.parametrize(("content", "said"), [(b"", "is empty"), (b"\x80\xff", "no text file")])
-def test_a_file_without_vectors_is_refused(
-    tmp_path: Path, loaded: Data, checkpoint: Path, content: bytes, said: str
-) -> None:
-    path = tmp_path / "vectors.txt"
-    path.write_bytes(content)
-    with pytest.raises(ConfigError, match=said):
-        loop.train(tiny_config("glove", "cnn", path, checkpoint), loaded, tmp_path / "model")
-
-
-def test_words_of_a_vector_file_may_hold_blanks(tmp_path: Path) -> None:
-    path = tmp_path / "vectors.txt"
-    path.write_text("film 0.1 0.2\n. . . 0.3 0.1\n", encoding="utf-8")
-    assert pretrained._read_vectors(str(path))[0] == ["film", ". . ."]
-
-
 def test_a_damaged_or_foreign_checkpoint_is_refused(
     tmp_path: Path, loaded: Data, vectors: Path, checkpoints: dict[str, Path]
 ) -> None:
@@ -214,13 +198,3 @@ def test_a_damaged_or_foreign_checkpoint_is_refused(
     config = tiny_config("bert", "cls", vectors, checkpoints["distilbert"])
     with pytest.raises(ConfigError, match="is of type 'distilbert'"):
         loop.train(config, loaded, tmp_path / "model")
-
-
-@pytest.mark.parametrize("line", ["word", "word 0.1 x", "word 0.1 0.2 0.3"])
-def test_a_damaged_vector_file_is_refused_with_its_line(
-    tmp_path: Path, loaded: Data, checkpoint: Path, line: str
-) -> None:
-    path = tmp_path / "vectors.txt"
-    path.write_text(f"film 0.1 0.2\n{line}\n", encoding="utf-8")
-    with pytest.raises(ConfigError, match="line 2: not a word and 2 numbers"):
-        loop.train(tiny_config("glove", "cnn", path, checkpoint), loaded, tmp_path / "model")

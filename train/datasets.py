@@ -7,8 +7,8 @@ from pathlib import Path
 from model_src.errors import DataError, nearest
 from model_src.files import atomic_dir, sha256
 from train import readers
+from train.fetch import Package, npm, pypi
 from train.readers import Parts
-from train.sources import Package, npm, pypi
 
 
 @dataclass(frozen=True)

