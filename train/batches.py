@@ -3,11 +3,11 @@
 import random
 from collections.abc import Iterator
 
-import torch
 from torch import Tensor
 
 from model_src.tokenizer import Tokenizer, pad_batch
 from train.data import Example
+from train.task import Task
 
 # Batches sorted together: enough to leave 3 % padding, few enough to keep the order random.
 _POOL = 50
@@ -18,14 +18,16 @@ Batch = tuple[Tensor, Tensor, Tensor]
 class Features:
     """Sentences as ids and labels as numbers."""
 
-    def __init__(self, examples: list[Example], tokenizer: Tokenizer, labels: list[str]) -> None:
+    def __init__(
+        self, examples: list[Example], tokenizer: Tokenizer, labels: list[str], task: Task
+    ) -> None:
         """Encode every sentence once."""
         self.rows = tokenizer.encode_batch([example.text for example in examples])
-        self.targets = [labels.index(example.label) for example in examples]
+        self.targets = task.targets(examples, labels)
         self.pad_id = tokenizer.pad_id
 
     def batches(self, batch_size: int, seed: str | None = None) -> list[Batch]:
-        """Return ids ``[batch, seq]``, mask ``[batch, seq]`` and targets ``[batch]``.
+        """Return ids ``[batch, seq]``, mask ``[batch, seq]`` and the task's targets, a row each.
 
         With a ``seed`` the order is random and depends on it alone; without, it is by length.
         """
@@ -45,4 +47,4 @@ class Features:
             generator.shuffle(chunks)
         for chunk in chunks:
             ids, mask = pad_batch([self.rows[i] for i in chunk], self.pad_id)
-            yield ids, mask, torch.tensor([self.targets[i] for i in chunk])
+            yield ids, mask, self.targets[chunk]

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
@@ -28,6 +28,7 @@ from model_src.tokenizer import FILE
 from train.batches import Batch, Features
 from train.data import Data
 from train.pretrained import PRETRAINED, Pretrained
+from train.task import TASKS, settle
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ logger = logging.getLogger(__name__)
 class _Progress:
     """What changes from epoch to epoch beside the weights; part of a checkpoint."""
 
+    measure: str = ""
     history: list[dict[str, Any]] = field(default_factory=list)
     best: float = -1.0
     stale: int = 0
@@ -49,6 +51,7 @@ def train(config: Config, data: Data, save_path: Path) -> Bundle:
     call with an equal config and equal data; the result is the one of an undisturbed run.
     """
     family_of(config)
+    config = settle(config, data)
     refuse_foreign(save_path.resolve(), OWN)
     torch.manual_seed(config.seed)
     start = PRETRAINED[config.emb_class](config, [example.text for example in data.train])
@@ -66,8 +69,9 @@ class _Fit:
         self, config: Config, data: Data, model: Classifier, start: Pretrained, save_path: Path
     ) -> None:
         self.config, self.model = config, model
-        self.train = Features(data.train, start.tokenizer, data.labels)
-        self.valid = Features(data.valid, start.tokenizer, data.labels)
+        self.task = TASKS[data.multi_label](config)
+        self.train = Features(data.train, start.tokenizer, data.labels, self.task)
+        self.valid = Features(data.valid, start.tokenizer, data.labels, self.task)
         self.progress = _Progress()
         self.optimizer = torch.optim.AdamW(_groups(model, config), lr=config.lr)
         steps = config.epoch * -(-len(data.train) // config.batch_size)
@@ -79,7 +83,6 @@ class _Fit:
                 * min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
             ),
         )
-        self.loss = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
         self.amp = has_bf16() if config.use_amp is None else config.use_amp
         self.best_state: dict[str, Tensor] = {}
         self.checkpoint = _checkpoint(save_path)
@@ -93,13 +96,13 @@ class _Fit:
                 break
             began = time.perf_counter()
             loss = self._epoch(epoch)
-            accuracy = self._accuracy()
+            progress.measure, value = self._measure()
             seconds = round(time.perf_counter() - began, 1)
-            entry = {"epoch": epoch, "loss": loss, "valid_accuracy": accuracy, "seconds": seconds}
+            entry = {"epoch": epoch, "loss": loss, progress.measure: value, "seconds": seconds}
             progress.history.append(entry)
             logger.info(json.dumps(entry))
-            if accuracy > progress.best:
-                progress.best, progress.stale = accuracy, 0
+            if value > progress.best:
+                progress.best, progress.stale = value, 0
                 self.best_state = copy.deepcopy(state_of(self.model))
             else:
                 progress.stale += 1
@@ -126,7 +129,7 @@ class _Fit:
         ids, mask, targets = batch
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.amp):
             logits = self.model(ids, mask)
-        loss: Tensor = self.loss(logits.float(), targets)
+        loss = self.task.loss(logits.float(), targets)
         if not loss.isfinite():
             raise ConfigError(f"training diverged (the loss is {loss.item()}): lower lr")
         self.optimizer.zero_grad()
@@ -137,15 +140,13 @@ class _Fit:
         return loss.item()
 
     @torch.inference_mode()
-    def _accuracy(self) -> float:
-        """Return the accuracy on valid, in fp32 as it will be served."""
+    def _measure(self) -> tuple[str, float]:
+        """Return the task's measure on valid, in fp32 as it will be served, as it is recorded."""
         self.model.eval()
         batches = self.valid.batches(self.config.batch_size)
-        right = sum(
-            int((self.model(ids, mask).argmax(dim=1) == targets).sum())
-            for ids, mask, targets in batches
-        )
-        return round(right / len(self.valid.targets), 6)
+        logits = torch.cat([self.model(ids, mask) for ids, mask, _ in batches])
+        name, value = self.task.measure(logits, torch.cat([targets for _, _, targets in batches]))
+        return f"valid_{name}", round(value, 6)
 
     def _save(self) -> None:
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
@@ -228,7 +229,8 @@ def _write(
         seal(folder, "model", (WEIGHTS,))
         measured = {
             "data": data.fingerprint,
-            "valid_accuracy": progress.best,
+            "chosen_by": progress.measure,
+            progress.measure: progress.best,
             "history": progress.history,
         }
         atomic_write(folder / METRICS, json.dumps(measured, indent=2) + "\n")
