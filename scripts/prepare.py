@@ -17,7 +17,9 @@ EXAMPLE = "./iclassifier prepare --input reviews.csv --data_dir data/reviews"
 
 def add_options(parser: Parser) -> None:
     """Declare the options."""
-    names = "; ".join(f"{name}: {entry.summary}" for name, entry in datasets.DATASETS.items())
+    known = {name: entry.summary for name, entry in datasets.DATASETS.items()}
+    known |= {name: summary for name, (_, summary) in datasets.PLACED.items()}
+    names = "; ".join(f"{name}: {summary}" for name, summary in known.items())
     parser.add_argument("--dataset", metavar="NAME", help=f"fetch a data set ({names})")
     parser.add_argument("--input", type=Path, metavar="FILE", help="split this file 80/10/10")
     parser.add_argument("--data_dir", type=Path, metavar="DIR", help="the folder to make or check")
@@ -49,15 +51,14 @@ def make(folder: Path, dataset: str, source: Path | None, seed: int, *, skip_bad
             f"{source} lies in {folder}, which prepare replaces: name another --data_dir"
         )
     if source:
-        examples = data.read(source, dropped if skip_bad else None)
+        parts = data.split(data.read(source, dropped if skip_bad else None), seed)
     else:
-        examples = datasets.fetch(dataset, ROOT / ".cache")
+        parts = datasets.splits(dataset, ROOT / ".cache", seed)
     for reason, count in dropped.items():
         say(f"dropped {count}: {reason}")
     _refuse_own_work(folder)
     with atomic_dir(folder, (*data.OWN, _MARK)) as scratch:
-        for name, part in data.split(examples, seed).items():
-            data.write(scratch / f"{name}.tsv", part)
+        data.write_splits(scratch, parts)
         digests = {path.name: sha256(path) for path in sorted(scratch.iterdir())}
         (scratch / _MARK).write_text(json.dumps(digests, indent=2) + "\n", encoding="utf-8")
 
@@ -78,6 +79,6 @@ def counts(loaded: data.Data) -> None:
         say(f"dropped {count}: {reason}")
     for split in data.SPLITS:
         part = getattr(loaded, split)
-        found = Counter(example.label for example in part)
+        found = Counter(label for example in part for label in example.labels)
         shares = ", ".join(f"{label} {found[label]}" for label in loaded.labels)
         say(f"{split:>6}: {len(part):>6} sentences ({shares})")

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from model_src.errors import DataError, nearest
 from model_src.files import atomic_dir, sha256
-from train.data import Example
+from train import toxic
+from train.data import Example, split
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,23 @@ DATASETS = {
     ),
 }
 
+# Data sets that are in no registry: a folder that the user fills, and a seed, become splits.
+PLACED: dict[str, tuple[Callable[[Path, int], dict[str, list[Example]]], str]] = {
+    "toxic": (toxic.splits, toxic.SUMMARY),
+}
+
+
+def splits(name: str, cache: Path, seed: int) -> dict[str, list[Example]]:
+    """Return the three splits of a named data set.
+
+    Raises:
+        DataError: for an unknown name, files out of reach, or files with other content.
+
+    """
+    if name in PLACED:
+        return PLACED[name][0](cache / name, seed)
+    return split(fetch(name, cache), seed)
+
 
 def fetch(name: str, cache: Path) -> list[Example]:
     """Return the sentences of a named data set, its archive fetched once into ``cache``.
@@ -60,7 +78,7 @@ def fetch(name: str, cache: Path) -> list[Example]:
 
     """
     if name not in DATASETS:
-        raise DataError(f"unknown data set {name!r}{nearest(name, DATASETS)}")
+        raise DataError(f"unknown data set {name!r}{nearest(name, [*DATASETS, *PLACED])}")
     dataset = DATASETS[name]
     archive = cache / name / dataset.file
     if not archive.exists():
