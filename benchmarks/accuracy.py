@@ -145,7 +145,7 @@ def _found(folder: Path) -> dict[str, Any]:
     metrics = Bundle.read(folder).metrics
     seconds = [entry["seconds"] for entry in metrics["history"]]
     return {
-        "valid": metrics["valid_accuracy"],
+        "valid": metrics[metrics["chosen_by"]],
         "test": metrics["test"]["report"]["accuracy"],
         "epochs": len(seconds),
         "seconds_an_epoch": round(statistics.median(seconds), 1),

@@ -1,8 +1,9 @@
 """The serving contract: what a request may look like and what an answer looks like.
 
 A request is raw text, ``{"text": "..."}`` or ``{"instances": [{"text": "..."}, ...]}``. An answer
-is ``{"label", "score", "scores"}``; for instances ``{"predictions": [answer or error, ...]}`` in
-order. An error is ``{"code", "message"}`` and never repeats what the client sent.
+is ``{"label", "score", "scores"}``, of a multi-label model ``{"labels", "scores"}``; for instances
+``{"predictions": [answer or error, ...]}`` in order. An error is ``{"code", "message"}`` and never
+repeats what the client sent.
 """
 
 import json

@@ -65,6 +65,9 @@ class Config:
     # the model
     emb_class: str = field(metadata={"help": "embedding family, e.g. glove or bert"})
     enc_class: str = field(metadata={"help": "encoder on top of it, e.g. cnn or cls"})
+    multi_label: bool | None = _key(
+        None, "any number of labels a sentence, not exactly one; by default as the data has them"
+    )
     n_ctx: int = _key(100, "longest input in tokens; the rest is cut off")
     dropout: float = _key(0.2, "dropout before the last layer")
     num_filters: int = _key(256, "cnn: filters for each kernel size")
@@ -104,10 +107,10 @@ class Config:
     batch_size: int = _key(64, "sentences a batch, over all processes")
     gradient_accumulation_steps: int = _key(1, "batches a step")
     epoch: int = _key(8, "most epochs")
-    patience: int = _key(7, "epochs without a better valid accuracy before stopping")
+    patience: int = _key(7, "epochs without gain on valid before stopping")
     lr: float = _key(1e-3, "peak learning rate")
     lr_decay_rate: float = _key(1.0, "factor on lr after lr_decay_steps epochs without gain")
-    lr_decay_steps: int = _key(2, "epochs without a better valid accuracy before that")
+    lr_decay_steps: int = _key(2, "epochs without gain on valid before that")
     warmup_ratio: float = _key(0.1, "share of all steps that warm up")
     weight_decay: float = _key(0.01, "AdamW weight decay")
     max_grad_norm: float = _key(1.0, "gradient clipping")

@@ -42,7 +42,8 @@ class Predictor:
 
     def predict(self, texts: list[str], batch_size: int = 32) -> list[Prediction]:
         """Answer ``texts`` in their order; sentences of like length share a batch."""
-        tokenizer = self.bundle.tokenizer
+        bundle, tokenizer = self.bundle, self.bundle.tokenizer
+        multi = bool(bundle.config.multi_label)
         rows = tokenizer.encode_batch(texts)
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         answers: dict[int, Prediction] = {}
@@ -50,5 +51,6 @@ class Predictor:
             for start in range(0, len(order), batch_size):
                 batch = order[start : start + batch_size]
                 logits = self.backend(*pad_batch([rows[i] for i in batch], tokenizer.pad_id))
-                answers.update(zip(batch, decode(logits, self.bundle.labels), strict=True))
+                found = decode(logits, bundle.labels, multi_label=multi)
+                answers.update(zip(batch, found, strict=True))
         return [answers[i] for i in range(len(texts))]

@@ -15,7 +15,7 @@ VERBS = {
     "prepare": "fetch a named data set, split one file, or check a data directory",
     "train": "train a model on a data directory",
     "search": "try many settings of a config and keep the best",
-    "evaluate": "measure accuracy, F1 and time of a model or an export",
+    "evaluate": "measure accuracy, F1, AUROC and time of a model or an export",
     "export": "write a trained model in a serving format and compare both",
     "archive": "pack an export as a TorchServe archive that has proven itself",
     "serve": "start, stop or look at a TorchServe with archives",

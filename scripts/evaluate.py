@@ -1,4 +1,4 @@
-"""Measure accuracy, F1 and time of a model or an export."""
+"""Measure accuracy, F1, AUROC and time of a model or an export."""
 
 import argparse
 from pathlib import Path
@@ -10,6 +10,7 @@ from model_src.predictor import Predictor
 from scripts.options import Parser, count, front, say, shown
 from train import data
 from train.evaluate import Report, evaluate
+from train.task import settle
 
 EXAMPLE = """./iclassifier evaluate --model_path models/movie_reviews-glove-cnn \\
       --data_dir data/movie_reviews"""
@@ -53,6 +54,7 @@ def measure(
     num_examples: int | None = None,
 ) -> Report:
     """Evaluate and keep the report and the predictions in the bundle's folder."""
+    settle(predictor.bundle.config, loaded)
     data.refuse_unknown_labels(loaded, predictor.bundle.labels)
     examples = getattr(loaded, split)[:num_examples]
     report, predictions = evaluate(predictor, examples, batch_size)
@@ -67,8 +69,22 @@ def measure(
 
 
 def show(report: Report) -> None:
-    """Print the measures as the original did, with macro F1 and fractions of milliseconds."""
+    """Print the measures as the original did, with F1, AUROC and fractions of milliseconds."""
     say(f"[Accuracy] : {report.accuracy:.4f}, {report.correct:>5}/{report.sentences:>5}")
     say(f"[Macro F1] : {report.macro_f1:.4f}")
+    if report.micro_f1 is not None:
+        _show_multi_label(report)
     total = report.ms_mean * report.sentences
     say(f"[Elapsed Time] : {total:.0f}ms, {report.ms_mean:.3f}ms on average")
+
+
+def _show_multi_label(report: Report) -> None:
+    say(f"[Micro F1] : {report.micro_f1:.4f}")
+    if report.mean_auroc is not None:
+        say(f"[Mean AUROC] : {report.mean_auroc:.4f}")
+    if report.no_auroc:
+        say(f"no AUROC, for they lack positives or negatives: {', '.join(report.no_auroc)}")
+    width = max(map(len, report.labels), default=0)
+    for label, entry in report.labels.items():
+        rates = (f"{name} {value:.4f}" for name, value in entry.items() if name != "support")
+        say(f"{label:>{width}}: {', '.join(rates)}, in {entry['support']} sentences")

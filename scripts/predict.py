@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from model_src.decode import label_of
 from model_src.errors import ConfigError, DataError
 from model_src.predictor import Predictor
 from model_src.tokenizer import text_problem
@@ -96,4 +97,4 @@ def _sentences(args: argparse.Namespace) -> Iterator[str]:
 def _line(text: str, found: dict[str, Any], output_format: str) -> str:
     if output_format == "jsonl":
         return json.dumps({"text": text} | found, ensure_ascii=False)
-    return f"{' '.join(text.split())}\t{found['label']}\t{found['score']:.6f}"
+    return f"{' '.join(text.split())}\t{label_of(found)}\t{max(found['scores'].values()):.6f}"

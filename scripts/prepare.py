@@ -75,10 +75,9 @@ def make(
         say(f"dropped {count}: {reason}")
     _refuse_own_work(folder)
     with atomic_dir(folder, (*data.OWN, _MARK)) as scratch:
-        held = tuple(name for name in ("test", "valid") if name not in parts)
-        cut = data.split(parts["train"], seed, held) if held else {}
-        for name, part in (parts | cut).items():
-            data.write(scratch / f"{name}.tsv", part)
+        held_out = tuple(name for name in ("test", "valid") if name not in parts)
+        cut = data.split(parts["train"], seed, held_out) if held_out else {}
+        data.write_splits(scratch, parts | cut)
         digests = {path.name: sha256(path) for path in sorted(scratch.iterdir())}
         (scratch / _MARK).write_text(json.dumps(digests, indent=2) + "\n", encoding="utf-8")
 
@@ -99,6 +98,6 @@ def counts(loaded: data.Data) -> None:
         say(f"dropped {count}: {reason}")
     for split in data.SPLITS:
         part = getattr(loaded, split)
-        found = Counter(example.label for example in part)
+        found = Counter(label for example in part for label in example.labels)
         shares = ", ".join(f"{label} {found[label]}" for label in loaded.labels)
         say(f"{split:>6}: {len(part):>6} sentences ({shares})")

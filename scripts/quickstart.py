@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from model_src.bundle import EXPORT, Bundle
 from model_src.config import Config
-from model_src.decode import Prediction
+from model_src.decode import Prediction, label_of
 from model_src.errors import BundleError, ServerError
 from model_src.files import read_json
 from model_src.predictor import Predictor
@@ -27,6 +27,7 @@ from serving.export import export as write_export
 from serving.server import Server
 from train import data, loop
 from train.evaluate import Report
+from train.task import settle
 
 EXAMPLE = "./iclassifier quickstart --keep"
 
@@ -115,7 +116,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _trained(road: Road, epoch: str, loaded: data.Data, home: Path) -> Bundle:
     """Return the model directory of an equal earlier run, or train it."""
-    config = Config.load(config_path(road.config), {"epoch": epoch})
+    config = settle(Config.load(config_path(road.config), {"epoch": epoch}), loaded)
     folder = home / "models" / road.name
     try:
         found = Bundle.read(folder)
@@ -158,7 +159,7 @@ def _ask(started: Server, exports: list[Path], examples: list[data.Example]) -> 
     say(f"{'sentence':<44} {'gold':<10} " + " ".join(f"{name:<19}" for name in names))
     for i, example in enumerate(examples):
         text = example.text if len(example.text) <= 42 else example.text[:41] + "…"
-        cells = (f"{a[i]['label']:<11} {a[i]['score']:.4f} " for a in served)
+        cells = (f"{label_of(a[i]):<11} {max(a[i]['scores'].values()):.4f} " for a in served)
         say(f"{text:<44} {example.label:<10} " + " ".join(cells))
     say("")
     for name, answers, folder in zip(names, served, exports, strict=True):
@@ -170,7 +171,7 @@ def _ask(started: Server, exports: list[Path], examples: list[data.Example]) -> 
 
 def _agreement(answers: list[dict[str, Any]], offline: list[Prediction]) -> tuple[int, float]:
     pairs = list(zip(answers, offline, strict=True))
-    agree = sum(answer["label"] == known.label for answer, known in pairs)
+    agree = sum(label_of(answer) == known.label for answer, known in pairs)
     worst = max(abs(a["scores"][label] - b.scores[label]) for a, b in pairs for label in b.scores)
     return agree, worst
 
@@ -191,6 +192,6 @@ def _curl(started: Server, model: str, texts: list[str]) -> list[dict[str, Any]]
     if done.returncode:
         raise ServerError(f"the curl script failed: {done.stderr.strip()}")
     answers = [json.loads(line) for line in done.stdout.splitlines()]
-    if failed := [answer for answer in answers if "label" not in answer]:
+    if failed := [answer for answer in answers if "scores" not in answer]:
         raise ServerError(f"{model} refused {len(failed)} sentences, the first with {failed[0]}")
     return answers

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
     device = precision.device_of(args.device)
     found = search(config, loaded, folder, space, args.trials, device)
     say(
-        f"{found.trials} trials ({found.pruned} pruned): the best has valid accuracy "
-        f"{found.accuracy:.4f} with {shown(found.config)}. Next: {front()} evaluate "
+        f"{found.trials} trials ({found.pruned} pruned): the best has "
+        f"{found.value:.4f} on valid with {shown(found.config)}. Next: {front()} evaluate "
         f"--model_path {shown(found.model)} --data_dir {shown(args.data_dir)}"
     )

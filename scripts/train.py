@@ -49,7 +49,8 @@ def run(args: argparse.Namespace) -> None:
         if parallel.rank() > 0:
             return
     folder = shown(bundle.folder)
+    chosen_by = bundle.metrics["chosen_by"]
     say(
-        f"{folder} is trained: valid accuracy {bundle.metrics['valid_accuracy']:.4f}. "
+        f"{folder} is trained: {chosen_by.replace('_', ' ')} {bundle.metrics[chosen_by]:.4f}. "
         f"Next: {front()} evaluate --model_path {folder} --data_dir {shown(args.data_dir)}"
     )

@@ -33,7 +33,7 @@ class Client:
         answers: list[dict[str, Any]] = answer.get("predictions", [])
         if len(answers) != len(texts):
             raise ServerError(f"{self.url} is no model of ours: http://host:port/predictions/NAME")
-        if failed := [each for each in answers if "label" not in each]:
+        if failed := [each for each in answers if "scores" not in each]:
             raise ServerError(f"{self.url} answered a sentence with: {failed[0]}")
         return answers
 

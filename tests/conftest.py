@@ -14,6 +14,7 @@ import torch
 
 from model_src.backends import FORMATS
 from model_src.config import Config
+from model_src.decode import joined
 from model_src.embeddings import EMBEDDINGS
 from serving import server
 from serving.archive import archive
@@ -39,6 +40,10 @@ EXPORTS = [f"{a}-{b}-{form}" for (a, b), form in itertools.product(PAIRS, FORMAT
 SERVED = [
     n for n in EXPORTS if n.startswith(("glove-cnn", "glove-densenet-dsa", "bert", "bart-cls"))
 ]
+
+# One archive of a multi-label model, whose labels these words give independently of each other.
+MULTI = "multi-label"
+TRIGGERS = {"bore": ["boring", "dull", "tedious"], "joy": ["funny", "charming"], "odd": ["clumsy"]}
 
 # What a tokenizer, a mask or a protocol may stumble over, all of it text that can be labelled.
 ODD_TEXTS = [
@@ -174,17 +179,51 @@ def tiny(work: Path, loaded: data.Data, vectors: Path, checkpoints: dict[str, Pa
 
 
 @pytest.fixture(scope="session")
-def model_store(work: Path, tiny: Models) -> Path:
+def multi_data(work: Path) -> Path:
+    """A data directory with 400 sentences of any number of three labels."""
+    generator = random.Random(0)
+    examples = []
+    for _ in range(400):
+        given = [label for label in TRIGGERS if generator.random() < 0.4]
+        words = generator.choices(REST, k=generator.randint(1, 8))
+        words += [generator.choice(TRIGGERS[label]) for label in given]
+        generator.shuffle(words)
+        examples.append(data.Example(" ".join(words), joined(given), multi=True))
+    folder = work / "multi_data"
+    folder.mkdir()
+    data.write_splits(folder, data.split(examples, 0))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def multi(work: Path, multi_data: Path, vectors: Path, checkpoint: Path) -> Models:
+    """Multi-label models of both handlers, exported in every format."""
+    loaded = data.load(multi_data)
+    models, exports = {}, {}
+    for name, encoder in [("glove", "cnn"), ("bert", "cls")]:
+        config = tiny_config(name, encoder, vectors, checkpoint, epoch=8)
+        folder = work / "multi" / f"{name}-{encoder}"
+        models[name, encoder] = loop.train(config, loaded, folder).folder
+        for form in FORMATS:
+            path = work / "multi" / f"{name}-{encoder}-{form}"
+            texts = [example.text for example in loaded.valid]
+            exports[path.name] = export(models[name, encoder], form, path, texts).folder
+    return Models(models, exports)
+
+
+@pytest.fixture(scope="session")
+def model_store(work: Path, tiny: Models, multi: Models) -> Path:
     """Archives of all exports, each of which has proven itself."""
     for name in SERVED:
         archive(tiny.exports[name], name, work / "model_store")
+    archive(multi.exports["glove-cnn-torchscript"], MULTI, work / "model_store")
     return work / "model_store"
 
 
 @pytest.fixture(scope="session")
 def live(work: Path, model_store: Path) -> Iterator[Server]:
     """A real TorchServe with all archives."""
-    started = server.start(model_store, SERVED, work / "serve")
+    started = server.start(model_store, [*SERVED, MULTI], work / "serve")
     yield started
     started.stop()
 

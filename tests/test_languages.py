@@ -41,7 +41,7 @@ def hangul(tmp_path_factory: pytest.TempPathFactory) -> dict[str, data.Data]:
     loaded = {}
     for i, (name, (end, encoding)) in enumerate(ENCODINGS.items()):
         source = work / f"{i}.tsv"
-        content = "".join(f"{text}\t{label}{end}" for text, label in examples())
+        content = "".join(f"{e.text}\t{e.label}{end}" for e in examples())
         source.write_bytes(content.encode(encoding))
         prepare.make(work / str(i), "", source, 42, skip_bad=False)
         loaded[name] = data.load(work / str(i))
@@ -52,7 +52,7 @@ def hangul(tmp_path_factory: pytest.TempPathFactory) -> dict[str, data.Data]:
 def parts(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Vectors of Hangul words, and a checkpoint whose word pieces are Hangul syllables."""
     work = tmp_path_factory.mktemp("parts")
-    words = sorted({word for text, _ in examples() for word in text.rstrip("?.").split()})
+    words = sorted({word for e in examples() for word in e.text.rstrip("?.").split()})
     values = np.random.default_rng(0).normal(size=(len(words), 16))
     rows = (
         f"{w} {' '.join(f'{v:.4f}' for v in row)}" for w, row in zip(words, values, strict=True)

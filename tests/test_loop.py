@@ -1,5 +1,6 @@
 """How training computes: batches, accumulation, processes, precision, teachers, search."""
 
+import dataclasses
 import random
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from train.board import Board
 from train.data import Data, Example
 from train.loss import Loss
 from train.search import distributions, search
+from train.task import TASKS
 
 CPU = torch.device("cpu")
 
@@ -33,7 +35,7 @@ def losses(folder: Path) -> list[float]:
 def test_processes_share_each_batch_and_weigh_it_as_one(rows: int, world: int) -> None:
     tokenizer = WordTokenizer(["<pad>", "<unk>", "film"], lowercase=True, n_ctx=9)
     examples = [Example("film " * (1 + i % 5), str(i % 2)) for i in range(rows)]
-    features = Features(examples, tokenizer, ["0", "1"])
+    features = Features(examples, tokenizer, ["0", "1"], TASKS[False])
     whole = features.batches(16, "seed")
     parts = [features.batches(16, "seed", rank, world) for rank in range(world)]
     for i, batch in enumerate(whole):
@@ -101,7 +103,8 @@ def test_word_dropout_spares_special_tokens(checkpoint: Path) -> None:
 def test_class_weights_make_rare_labels_count_as_much(vectors: Path, checkpoint: Path) -> None:
     config = tiny_config("glove", "cnn", vectors, checkpoint, class_weights=True)
     targets = torch.tensor([0] * 9 + [1])
-    weights = Loss(config, targets, 2).weights
+    weights = Loss(config, TASKS[False], targets, 2).weights
+    assert weights is not None
     assert weights[0] * 9 == pytest.approx(float(weights[1]))
     assert weights[targets].mean() == pytest.approx(1)
 
@@ -126,8 +129,8 @@ def test_a_student_learns_its_teachers_answers(
 ) -> None:
     """Without labels: they are all swapped, and only the teacher is right."""
     swap = {"good": "bad", "bad": "good"}
-    wrong = [Example(text, swap[label]) for text, label in loaded.train]
-    swapped = Data(wrong, loaded.valid, loaded.test, loaded.labels, {}, "swapped")
+    wrong = [Example(e.text, swap[e.label]) for e in loaded.train]
+    swapped = dataclasses.replace(loaded, train=wrong, fingerprint="swapped")
     config = tiny_config("glove", "cnn", vectors, checkpoint, distill_copies=2)
     teacher = tiny.models["bert", "cls"]
     student = loop.train(config, swapped, tmp_path / "student", teacher=teacher)
@@ -144,7 +147,7 @@ def test_a_teacher_of_other_labels_is_refused(
     tmp_path: Path, tiny: Models, loaded: Data, vectors: Path, checkpoint: Path
 ) -> None:
     config = tiny_config("glove", "cnn", vectors, checkpoint)
-    renamed = [Example(text, label.upper()) for text, label in loaded.train]
+    renamed = [Example(e.text, e.label.upper()) for e in loaded.train]
     other = Data(renamed, renamed, renamed, ["BAD", "GOOD"], {}, "renamed")
     with pytest.raises(ConfigError, match="'BAD' is only in one"):
         loop.train(config, other, tmp_path / "m", teacher=tiny.models["bert", "cls"])
@@ -156,8 +159,8 @@ def test_altered_copies_are_repeatable_and_never_empty() -> None:
     made = distill.altered(examples, 3)
     assert made == distill.altered(examples, 3)
     assert len(made) == 150
-    assert all(text.strip() for text, _ in made)
-    assert {text for text, _ in made} - {text for text, _ in examples}
+    assert all(e.text.strip() for e in made)
+    assert {e.text for e in made} - {e.text for e in examples}
 
 
 def test_tensorboard_gets_every_epoch(
@@ -198,7 +201,7 @@ def test_a_search_goes_on_after_an_interruption(
     assert calls[3] == calls[2]  # the interrupted trial is tried again
     assert len({c.lr for c in calls}) == 5
     best = Bundle.read(found.model)
-    assert best.metrics["valid_accuracy"] == found.accuracy
+    assert best.metrics["valid_accuracy"] == found.value
     assert Config.load(found.config) == best.config
     assert {path.name for path in tmp_path.iterdir()} == {"study.db", "config.json", "best"}
 

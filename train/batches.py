@@ -9,6 +9,7 @@ from torch import Tensor
 
 from model_src.tokenizer import SubwordTokenizer, Tokenizer, pad_batch
 from train.data import Example
+from train.task import Task
 
 # Batches sorted together: enough to leave 3 % padding, few enough to keep the order random.
 _POOL = 50
@@ -41,19 +42,19 @@ class Features:
         examples: list[Example],
         tokenizer: Tokenizer,
         labels: list[str],
+        task: Task,
         soft: Tensor | None = None,
     ) -> None:
         """Encode every sentence once; ``soft`` has a row a sentence."""
         self.rows = tokenizer.encode_batch([example.text for example in examples])
-        index = {label: i for i, label in enumerate(labels)}
-        self.targets = torch.tensor([index[example.label] for example in examples])
+        self.targets = task.targets(examples, labels)
         self.soft = soft
         self.pad_id = tokenizer.pad_id
 
     def batches(
         self, batch_size: int, seed: str | None = None, rank: int = 0, world: int = 1
     ) -> list[Batch]:
-        """Return ids ``[batch, seq]``, mask ``[batch, seq]`` and targets ``[batch, ...]``.
+        """Return ids ``[batch, seq]``, mask ``[batch, seq]`` and the task's targets, a row each.
 
         With a ``seed`` the order is random and depends on it alone; without, it is by length.
         Of several processes each gets every ``world``-th row of each batch of ``batch_size``.

@@ -2,42 +2,43 @@
 
 A data directory holds ``train``, ``valid`` and ``test``, each as ``.txt`` or ``.tsv`` (sentence TAB
 label), ``.csv`` (header with ``text`` and ``label``) or ``.jsonl`` (objects with the same keys).
+Where a sentence has any number of labels, a ``.csv`` has a column of 0 and 1 for each label instead
+of ``label``, and objects have a list ``labels``.
 CRLF, blanks at line ends, a missing last newline and a byte-order mark are fine.
 """
 
 import csv
-import json
 import random
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
+from model_src.decode import SEPARATOR, joined
 from model_src.errors import DataError
 from model_src.files import sha256
 from model_src.tokenizer import text_problem
-
-if TYPE_CHECKING:
-    import _csv
+from train.readers import READERS, Bad
 
 SPLITS = ("train", "valid", "test")
-_HEADERS = (["text", "label"], ["sentence", "label"])
 # The names a data directory made by prepare holds; a folder with any other is not replaced.
 OWN = tuple(f"{split}.*" for split in SPLITS)
 _SHOWN = 5
+# A label set of fewer sentences would not reach every split, so it joins others.
+_RARE = 10
 
 
 class Example(NamedTuple):
-    """One labelled sentence."""
+    """One sentence with its label; with ``multi``, with any number of them joined."""
 
     text: str
     label: str
+    multi: bool = False
 
-
-class _Bad(NamedTuple):
-    line: int
-    reason: str
+    @property
+    def labels(self) -> list[str]:
+        """All labels of the sentence."""
+        return self.label.split(SEPARATOR) * bool(self.label) if self.multi else [self.label]
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,11 @@ class Data:
     dropped: dict[str, int]
     fingerprint: str
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether a sentence has any number of labels instead of exactly one."""
+        return self.train[0].multi
+
 
 def load(data_dir: Path, *, skip_bad: bool = False) -> Data:
     """Read a data directory; labels are those of train, sorted.
@@ -62,13 +68,14 @@ def load(data_dir: Path, *, skip_bad: bool = False) -> Data:
     paths = {split: find(data_dir, split) for split in SPLITS}
     dropped: Counter[str] = Counter()
     train = read(paths["train"], dropped if skip_bad else None)
-    labels = sorted({example.label for example in train})
+    labels = sorted({label for example in train for label in example.labels})
     if len(labels) < 2:
         raise DataError(
             f"{paths['train']} has {len(labels)} different labels; at least 2 are needed"
         )
     valid, test = (
-        read(paths[split], dropped if skip_bad else None, labels) for split in ("valid", "test")
+        read(paths[split], dropped if skip_bad else None, labels, multi=train[0].multi)
+        for split in ("valid", "test")
     )
     digest = "-".join(sha256(path)[:16] for path in paths.values())
     return Data(train, valid, test, labels, dict(dropped), digest)
@@ -87,17 +94,21 @@ def find(data_dir: Path, split: str) -> Path:
         raise DataError(
             f"there is no data directory {data_dir}; make it with ./iclassifier prepare"
         )
-    found = [path for suffix in _READERS if (path := data_dir / f"{split}{suffix}").is_file()]
+    found = [path for suffix in READERS if (path := data_dir / f"{split}{suffix}").is_file()]
     if len(found) == 1:
         return found[0]
-    names = ", ".join(f"{split}{suffix}" for suffix in _READERS)
+    names = ", ".join(f"{split}{suffix}" for suffix in READERS)
     if found:
         raise DataError(f"{data_dir} has {' and '.join(p.name for p in found)}; keep one of them")
     raise DataError(f"{data_dir} lacks its {split} split: one of {names}")
 
 
 def read(
-    path: Path, dropped: Counter[str] | None = None, labels: list[str] | None = None
+    path: Path,
+    dropped: Counter[str] | None = None,
+    labels: list[str] | None = None,
+    *,
+    multi: bool | None = None,
 ) -> list[Example]:
     """Read one file.
 
@@ -105,23 +116,30 @@ def read(
         path: its suffix says the format.
         dropped: counts bad lines by reason instead of refusing them.
         labels: the labels that may occur, when given.
+        multi: whether sentences have any number of labels; without, as the first one has.
 
     Raises:
         DataError: naming the file and the first five bad lines.
 
     """
-    if path.suffix not in _READERS:
-        raise DataError(f"{path} has the suffix {path.suffix!r}; known are {', '.join(_READERS)}")
+    if path.suffix not in READERS:
+        raise DataError(f"{path} has the suffix {path.suffix!r}; known are {', '.join(READERS)}")
     if not path.is_file():
         raise DataError(f"there is no file {path}")
-    bad: list[_Bad] = []
+    bad: list[Bad] = []
     examples = []
-    for line, text, label in _READERS[path.suffix](path, bad):
-        reason = _problem(text, label, labels)
+    for line, text, found, kind in READERS[path.suffix](path, bad):
+        reason = _problem(text, found, labels, multi=kind)
+        if multi not in (None, kind):
+            reason = "one label, where others have any number"
+            if kind:
+                reason = "any number of labels, where others have one"
         if reason:
-            bad.append(_Bad(line, reason))
+            bad.append(Bad(line, reason))
         else:
-            examples.append(Example(text.strip(), str(label).strip()))
+            multi = kind
+            label = joined({str(each).strip() for each in found})
+            examples.append(Example(text.strip(), label, kind))
     if bad and dropped is None:
         shown = "\n".join(f"  line {b.line}: {b.reason}" for b in sorted(bad)[:_SHOWN])
         more = f"\n  and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
@@ -142,12 +160,31 @@ def write(path: Path, examples: list[Example]) -> None:
     path.write_text("".join(lines), encoding="utf-8")
 
 
-def split(
-    examples: list[Example], seed: int, held: tuple[str, ...] = ("test", "valid")
-) -> dict[str, list[Example]]:
-    """Cut off a tenth for each of ``held``, stratified by label, the same for the same seed.
+def write_splits(folder: Path, parts: dict[str, list[Example]]) -> None:
+    """Write a data directory: ``.tsv`` with one label a sentence, else ``.csv`` with a column each.
 
-    The rest is train. Equal sentences stay together, so that none is both trained on and tested.
+    Blanks inside a sentence become single spaces.
+    """
+    every = [example for part in parts.values() for example in part]
+    labels = sorted({label for example in every for label in example.labels})
+    for name, part in parts.items():
+        if not every[0].multi:
+            write(folder / f"{name}.tsv", part)
+            continue
+        with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as stream:
+            table = csv.writer(stream, lineterminator="\n")
+            table.writerow(["text", *labels])
+            for example in part:
+                has = [int(label in example.labels) for label in labels]
+                table.writerow([" ".join(example.text.split()), *has])
+
+
+def split(
+    examples: list[Example], seed: int, held_out: tuple[str, ...] = ("test", "valid")
+) -> dict[str, list[Example]]:
+    """Split off a tenth for each of ``held_out``, stratified by label, the same for the same seed.
+
+    Equal sentences stay together, so that none is both trained on and tested.
 
     Raises:
         DataError: when a part would be empty, or there is only one label.
@@ -158,18 +195,13 @@ def split(
     by_text: dict[str, list[Example]] = {}
     for example in examples:
         by_text.setdefault(" ".join(example.text.split()), []).append(example)
-    by_label: dict[str, list[str]] = {}
-    for text, group in by_text.items():
-        by_label.setdefault(group[0].label, []).append(text)
     generator = random.Random(seed)  # noqa: S311 - no secret
-    parts: dict[str, list[Example]] = {
-        name: [] for name in SPLITS if name == "train" or name in held
-    }
-    for _, texts in sorted(by_label.items()):
+    parts: dict[str, list[Example]] = {name: [] for name in ("train", *reversed(held_out))}
+    for _, texts in sorted(_strata(by_text).items()):
         generator.shuffle(texts)
         tenth = round(len(texts) / 10)
-        cuts = {name: texts[i * tenth : (i + 1) * tenth] for i, name in enumerate(held)}
-        cuts["train"] = texts[len(held) * tenth :]
+        cuts = {name: texts[i * tenth : (i + 1) * tenth] for i, name in enumerate(held_out)}
+        cuts["train"] = texts[len(held_out) * tenth :]
         for name, chosen in cuts.items():
             parts[name] += [example for text in chosen for example in by_text[text]]
     for name, part in parts.items():
@@ -181,95 +213,34 @@ def split(
     return parts
 
 
-def _problem(text: object, label: object, labels: list[str] | None) -> str | None:
+def _strata(by_text: dict[str, list[Example]]) -> dict[str, list[str]]:
+    """Group texts by label; those with a rare set of labels by the rarest label of the set."""
+    first = {text: group[0] for text, group in by_text.items()}
+    sets = Counter(example.label for example in first.values())
+    singles = Counter(label for example in first.values() for label in example.labels)
+    strata: dict[str, list[str]] = {}
+    for text, example in first.items():
+        rarest = min(example.labels, key=lambda label: (singles[label], label), default="")
+        key = rarest if sets[example.label] < _RARE else example.label
+        strata.setdefault(key, []).append(text)
+    return strata
+
+
+def _problem(
+    text: object, found: list[object], labels: list[str] | None, *, multi: bool
+) -> str | None:
     if not isinstance(text, str):
         return "text is missing or no string"
     if problem := text_problem(text):
         return problem
-    if isinstance(label, bool) or not isinstance(label, str | int) or not str(label).strip():
-        return "the label is missing"
-    if text_problem(str(label)) or len(str(label).strip().splitlines()) > 1 or "\t" in str(label):
-        return "the label holds a tab, a line end or no valid text"
-    if labels is not None and str(label).strip() not in labels:
-        return f"label unseen in train: {str(label).strip()!r}"
+    for label in found:
+        if isinstance(label, bool) or not isinstance(label, str | int) or not str(label).strip():
+            return "the label is missing"
+        name = str(label).strip()
+        if text_problem(name) or len(name.splitlines()) > 1 or "\t" in str(label):
+            return "the label holds a tab, a line end or no valid text"
+        if multi and SEPARATOR in name:
+            return f"the label holds {SEPARATOR}, which joins labels"
+        if labels is not None and name not in labels:
+            return f"label unseen in train: {name!r}"
     return None
-
-
-_Row = tuple[int, Any, Any]
-
-
-def _lines(path: Path, bad: list[_Bad]) -> Iterator[tuple[int, str]]:
-    """Yield numbered lines without their ends, up to the last one that is not blank."""
-    raw = path.read_bytes().removeprefix(b"\xef\xbb\xbf").rstrip().split(b"\n")
-    for number, line in enumerate(raw, 1):
-        try:
-            yield number, line.decode().rstrip("\r")
-        except UnicodeDecodeError:
-            bad.append(_Bad(number, "invalid UTF-8"))
-
-
-def _read_tsv(path: Path, bad: list[_Bad]) -> Iterator[_Row]:
-    for number, line in _lines(path, bad):
-        fields = line.rstrip().split("\t")
-        if [field.strip() for field in fields] in _HEADERS:
-            if number > 1:
-                bad.append(_Bad(number, "duplicate header"))
-        elif number == 1 and [field.strip() for field in reversed(fields)] in _HEADERS:
-            raise DataError(f"{path}, line 1: the columns are the wrong way round: {line!r}")
-        elif len(fields) > 2:
-            bad.append(_Bad(number, f"{len(fields) - 1} tabs instead of 1"))
-        else:
-            yield number, fields[0], fields[1] if len(fields) == 2 else None
-
-
-def _read_csv(path: Path, bad: list[_Bad]) -> Iterator[_Row]:
-    numbers: list[int] = []
-
-    def feed() -> Iterator[str]:
-        for number, line in _lines(path, bad):
-            numbers.append(number)
-            yield line + "\n"
-
-    rows = csv.reader(feed())
-    header = [name.strip() for name in next(_csv_rows(path, rows), [])]
-    for name in ("text", "label"):
-        if header.count(name) != 1:
-            what = "lacks the column" if name not in header else "has more than once the column"
-            raise DataError(f"{path}, line 1: the header {what} {name!r}: {header}")
-    text, label = header.index("text"), header.index("label")
-    first = 1
-    for row in _csv_rows(path, rows):
-        start, first = numbers[first], rows.line_num
-        if [name.strip() for name in row] == header:
-            bad.append(_Bad(start, "duplicate header"))
-        elif len(row) != len(header):
-            bad.append(_Bad(start, f"{len(row)} columns instead of {len(header)}"))
-        else:
-            yield start, row[text], row[label]
-
-
-def _csv_rows(path: Path, rows: "_csv.Reader") -> Iterator[list[str]]:
-    try:
-        yield from rows
-    except csv.Error as reason:
-        raise DataError(f"{path}, line {rows.line_num}: {reason}; is a quote left open?") from None
-
-
-def _read_jsonl(path: Path, bad: list[_Bad]) -> Iterator[_Row]:
-    for number, line in _lines(path, bad):
-        try:
-            # objects become tuples of pairs, so that a key that occurs twice is seen
-            item = json.loads(line or "{}", object_pairs_hook=tuple)
-        except (ValueError, RecursionError):
-            bad.append(_Bad(number, "no valid JSON"))
-            continue
-        if not isinstance(item, tuple):
-            bad.append(_Bad(number, "no JSON object"))
-        elif len(dict(item)) < len(item):
-            bad.append(_Bad(number, "a key occurs twice"))
-        else:
-            values = dict(item)
-            yield number, values.get("text"), values.get("label")
-
-
-_READERS = {".txt": _read_tsv, ".tsv": _read_tsv, ".csv": _read_csv, ".jsonl": _read_jsonl}

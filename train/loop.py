@@ -31,6 +31,7 @@ from train.distill import teach
 from train.loss import Loss
 from train.precision import Precision
 from train.pretrained import PRETRAINED
+from train.task import TASKS, Task, settle
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ Entry = dict[str, Any]
 class _Progress:
     """What changes from epoch to epoch beside the weights; part of a checkpoint."""
 
+    measure: str = ""
     history: list[Entry] = field(default_factory=list)
     best: float = -1.0
     stale: int = 0
@@ -71,6 +73,7 @@ def train(
 
     """
     family_of(config)
+    config = settle(config, data)
     refuse_foreign(save_path.resolve(), OWN)
     examples, soft = data.train, None
     if teacher:
@@ -81,11 +84,13 @@ def train(
     model = Classifier(config, start.shape, len(data.labels))
     model.embedding.load_state_dict(start.state)
     taught_by = sha256(teacher / MANIFEST) if teacher else ""
+    task = TASKS[data.multi_label]
     fit = _Fit(
         config,
         model.to(device or "cpu"),
-        Features(examples, start.tokenizer, data.labels, soft),
-        Features(data.valid, start.tokenizer, data.labels),
+        Features(examples, start.tokenizer, data.labels, task, soft),
+        Features(data.valid, start.tokenizer, data.labels, task),
+        task,
         WordDropout(start.tokenizer, config.word_dropout),
         Checkpoint(save_path, config.to_json() + data.fingerprint + digest(start) + taught_by),
     )
@@ -108,13 +113,14 @@ class _Fit:
         model: Classifier,
         train: Features,
         valid: Features,
+        task: Task,
         drop_words: WordDropout,
         checkpoint: Checkpoint,
     ) -> None:
         self.config, self.model, self.checkpoint = config, model, checkpoint
-        self.train, self.valid, self.drop_words = train, valid, drop_words
+        self.train, self.valid, self.task, self.drop_words = train, valid, task, drop_words
         self.device = next(model.parameters()).device
-        self.loss = Loss(config, train.targets, model.output.out_features)
+        self.loss = Loss(config, task, train.targets, model.output.out_features)
         self.precision = Precision(config, self.device)
         self.scaler = self.precision.scaler
         self.progress = _Progress()
@@ -137,12 +143,13 @@ class _Fit:
                 break
             began = time.perf_counter()
             loss = self._epoch(epoch)
-            accuracy = parallel.agree(self._accuracy())
+            progress.measure, value = self._measure()
+            value = parallel.agree(value)
             seconds = round(time.perf_counter() - began, 1)
-            entry = {"epoch": epoch, "loss": loss, "valid_accuracy": accuracy, "seconds": seconds}
+            entry = {"epoch": epoch, "loss": loss, progress.measure: value, "seconds": seconds}
             progress.history.append(entry)
-            if accuracy > progress.best:
-                progress.best, progress.stale = accuracy, 0
+            if value > progress.best:
+                progress.best, progress.stale = value, 0
                 self.best_state = copy.deepcopy(state_of(self.model))
             else:
                 progress.stale += 1
@@ -190,15 +197,16 @@ class _Fit:
         return total
 
     @torch.inference_mode()
-    def _accuracy(self) -> float:
-        """Return the accuracy on valid, in fp32 as it will be served."""
+    def _measure(self) -> tuple[str, float]:
+        """Return the task's measure on valid, in fp32 as it will be served, as it is recorded."""
         self.model.eval()
-        right = 0
+        logits, targets = [], []
         for whole in self.valid.batches(self.config.batch_size):
             batch = whole.to(self.device)
-            logits = self.model(batch.ids, batch.mask)
-            right += int((logits.argmax(dim=1) == batch.targets).sum())
-        return round(right / len(self.valid.rows), 6)
+            logits.append(self.model(batch.ids, batch.mask).cpu())
+            targets.append(whole.targets)
+        name, value = self.task.measure(torch.cat(logits), torch.cat(targets))
+        return f"valid_{name}", round(value, 6)
 
     def _save(self) -> None:
         parts = {name: getattr(self, name).state_dict() for name in self._PARTS}
@@ -224,6 +232,7 @@ def _write(bundle: Bundle, fit: _Fit, measured: dict[str, Any]) -> None:
         weights = {name: value.cpu().contiguous() for name, value in fit.best_state.items()}
         (folder / WEIGHTS).write_bytes(save(weights))
         seal(folder, "model", (WEIGHTS,))
-        progress = {"valid_accuracy": fit.progress.best, "history": fit.progress.history}
-        atomic_write(folder / METRICS, json.dumps(measured | progress, indent=2) + "\n")
+        chosen = {"chosen_by": fit.progress.measure, fit.progress.measure: fit.progress.best}
+        found = measured | chosen | {"history": fit.progress.history}
+        atomic_write(folder / METRICS, json.dumps(found, indent=2) + "\n")
     fit.checkpoint.remove()

@@ -1,41 +1,31 @@
-"""What training minimises: cross-entropy on the labels, mixed with a teacher's answers."""
+"""What training minimises: the loss on the labels, mixed with the distance to a teacher."""
 
-import torch
 from torch import Tensor
-from torch.nn import functional
 
 from model_src.config import Config
 from train.batches import Batch
+from train.task import Task
 
 
 class Loss:
-    """Cross-entropy with label smoothing, class weights and distillation (arXiv 1503.02531)."""
+    """The task's loss with label smoothing, class weights and distillation (arXiv 1503.02531)."""
 
-    def __init__(self, config: Config, targets: Tensor, num_labels: int) -> None:
-        """Weigh labels by the inverse of their frequency in ``targets`` where asked."""
-        self.config = config
-        self.weights = torch.ones(num_labels)
-        if config.class_weights:
-            counts = torch.bincount(targets, minlength=num_labels)
-            self.weights = len(targets) / (num_labels * counts.clamp(min=1))
+    def __init__(self, config: Config, task: Task, targets: Tensor, num_labels: int) -> None:
+        """Weigh labels by their frequency in ``targets`` where ``class_weights`` asks for it."""
+        self.config, self.task = config, task
+        self.weights = task.weights(targets, num_labels) if config.class_weights else None
 
     def __call__(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return the mean over rows; ``logits`` ``[batch, labels]`` fp32."""
-        rows = functional.cross_entropy(
-            logits,
-            batch.targets,
-            weight=self.weights.to(logits.device),
-            label_smoothing=self.config.label_smoothing,
-            reduction="none",
-        )
-        if batch.soft is None:
-            return rows.mean()
-        share, heat = self.config.distill_weight, self.config.distill_temperature
-        taught = functional.kl_div(
-            (logits / heat).log_softmax(dim=1),
-            (batch.soft / heat).log_softmax(dim=1),
-            reduction="batchmean",
-            log_target=True,
-        )
-        # heat² keeps the size of the gradients the same for every temperature (section 2 there)
-        return share * heat**2 * taught + (1 - share) * rows.mean()
+        config = self.config
+        share, heat = config.distill_weight if batch.soft is not None else 0.0, 1.0
+        loss = logits.new_zeros(())
+        if share < 1:
+            weights = None if self.weights is None else self.weights.to(logits.device)
+            gold = self.task.loss(logits, batch.targets, config.label_smoothing, weights)
+            loss = loss + (1 - share) * gold
+        if batch.soft is not None:
+            heat = config.distill_temperature
+            # heat² keeps the size of the gradients the same for every temperature (section 2)
+            loss = loss + share * heat**2 * self.task.distance(logits / heat, batch.soft / heat)
+        return loss

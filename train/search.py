@@ -22,6 +22,7 @@ from model_src.errors import ConfigError, nearest
 from model_src.files import atomic_write
 from train import loop
 from train.data import Data
+from train.task import settle
 
 logger = logging.getLogger(__name__)
 
@@ -46,9 +47,9 @@ class _Pruned(Exception):  # noqa: N818 - no error, a way out of the loop
 
 @dataclass(frozen=True)
 class Found:
-    """The best trial: its valid accuracy, its config and where its model lies."""
+    """The best trial: its measure on valid, its config and where its model lies."""
 
-    accuracy: float
+    value: float
     config: Path
     model: Path
     trials: int
@@ -97,6 +98,7 @@ def search(
         device: where to train.
 
     """
+    config = settle(config, data)
     varied = distributions(config, space)
     folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -135,7 +137,8 @@ def _run(
     """Train one trial and tell the study; the best model so far stays in ``best``."""
 
     def report(entry: loop.Entry) -> None:
-        trial.report(entry["valid_accuracy"], entry["epoch"])
+        (value,) = (value for name, value in entry.items() if name.startswith("valid_"))
+        trial.report(value, entry["epoch"])
         if trial.should_prune():
             raise _Pruned
 
@@ -148,7 +151,8 @@ def _run(
         path.with_name(f".{path.name}.checkpoint.pt").unlink(missing_ok=True)
         study.tell(trial, state=TrialState.PRUNED)
         return
-    value = bundle.metrics["valid_accuracy"]
+    metrics = bundle.metrics
+    value = metrics[metrics["chosen_by"]]
     finished = study.get_trials(states=(TrialState.COMPLETE,))
     if value > max((t.value or 0.0 for t in finished), default=-1.0):
         shutil.rmtree(folder / "best", ignore_errors=True)

@@ -1,0 +1,131 @@
+"""One reader for each file format of the data contract: its rows, and the lines it cannot read.
+
+A row is its line number, its text, its labels as they stand there, and whether they are any number
+of labels instead of exactly one.
+"""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from model_src.errors import DataError
+
+if TYPE_CHECKING:
+    import _csv
+
+_HEADERS = (["text", "label"], ["sentence", "label"])
+_TEXTS = ("text", "comment_text")  # the second is Jigsaw's
+_NO_LABELS = (*_TEXTS, "id", "")  # the last is the index that pandas writes
+
+
+class Bad(NamedTuple):
+    """A line that cannot be used, and why."""
+
+    line: int
+    reason: str
+
+
+Row = tuple[int, Any, list[Any], bool]
+
+
+def _lines(path: Path, bad: list[Bad]) -> Iterator[tuple[int, str]]:
+    """Yield numbered lines without their ends, up to the last one that is not blank."""
+    raw = path.read_bytes().removeprefix(b"\xef\xbb\xbf").rstrip().split(b"\n")
+    for number, line in enumerate(raw, 1):
+        try:
+            yield number, line.decode().rstrip("\r")
+        except UnicodeDecodeError:
+            bad.append(Bad(number, "invalid UTF-8"))
+
+
+def _read_tsv(path: Path, bad: list[Bad]) -> Iterator[Row]:
+    for number, line in _lines(path, bad):
+        fields = line.rstrip().split("\t")
+        if [field.strip() for field in fields] in _HEADERS:
+            if number > 1:
+                bad.append(Bad(number, "duplicate header"))
+        elif number == 1 and [field.strip() for field in reversed(fields)] in _HEADERS:
+            raise DataError(f"{path}, line 1: the columns are the wrong way round: {line!r}")
+        elif len(fields) > 2:
+            bad.append(Bad(number, f"{len(fields) - 1} tabs instead of 1"))
+        else:
+            yield number, fields[0], [fields[1] if len(fields) == 2 else None], False
+
+
+def _read_csv(path: Path, bad: list[Bad]) -> Iterator[Row]:
+    numbers: list[int] = []
+
+    def feed() -> Iterator[str]:
+        for number, line in _lines(path, bad):
+            numbers.append(number)
+            yield line + "\n"
+
+    rows = csv.reader(feed())
+    header = [name.strip() for name in next(_csv_rows(path, rows), [])]
+    text = next((name for name in _TEXTS if name in header), _TEXTS[0])
+    columns = [name for name in header if name not in _NO_LABELS]
+    multi = "label" not in header and len(columns) >= 2
+    for name in (text, *(columns if multi else ["label"])):
+        if header.count(name) != 1:
+            what = "lacks the column" if name not in header else "has more than once the column"
+            raise DataError(f"{path}, line 1: the header {what} {name!r}: {header}")
+    first = 1
+    for row in _csv_rows(path, rows):
+        start, first = numbers[first], rows.line_num
+        if [name.strip() for name in row] == header:
+            bad.append(Bad(start, "duplicate header"))
+            continue
+        if len(row) != len(header):
+            bad.append(Bad(start, f"{len(row)} columns instead of {len(header)}"))
+            continue
+        values = dict(zip(header, (value.strip() for value in row), strict=True))
+        odd = [name for name in columns if multi and values[name] not in ("0", "1")]
+        if odd:
+            # who forgot the column of labels must not be left to guess
+            bad.append(
+                Bad(
+                    start,
+                    "without a column 'label' every column is a label of 0 or 1"
+                    f": {odd[0]} is {values[odd[0]]!r}",
+                )
+            )
+        elif multi:
+            yield start, values[text], [name for name in columns if values[name] == "1"], True
+        else:
+            yield start, values[text], [values["label"]], False
+
+
+def _csv_rows(path: Path, rows: "_csv.Reader") -> Iterator[list[str]]:
+    try:
+        yield from rows
+    except csv.Error as reason:
+        raise DataError(f"{path}, line {rows.line_num}: {reason}; is a quote left open?") from None
+
+
+def _read_jsonl(path: Path, bad: list[Bad]) -> Iterator[Row]:
+    for number, line in _lines(path, bad):
+        try:
+            # objects become tuples of pairs, so that a key that occurs twice is seen
+            item = json.loads(line or "{}", object_pairs_hook=tuple)
+        except (ValueError, RecursionError):
+            bad.append(Bad(number, "no valid JSON"))
+            continue
+        if not isinstance(item, tuple):
+            bad.append(Bad(number, "no JSON object"))
+            continue
+        values = dict(item)
+        if len(values) < len(item):
+            bad.append(Bad(number, "a key occurs twice"))
+        elif "labels" not in values:
+            yield number, values.get("text"), [values.get("label")], False
+        elif "label" in values:
+            bad.append(Bad(number, "it has both label and labels"))
+        elif not isinstance(values["labels"], list):
+            bad.append(Bad(number, "labels is no list"))
+        else:
+            yield number, values.get("text"), values["labels"], True
+
+
+READERS = {".txt": _read_tsv, ".tsv": _read_tsv, ".csv": _read_csv, ".jsonl": _read_jsonl}
