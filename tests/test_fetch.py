@@ -102,6 +102,8 @@ def test_an_npm_archive_is_fetched_once_and_checked(
     digest = sha256(archive)
     archive.unlink()
     fetch.obtain(fetch.npm(str(package)), archive, digest)
+    with pytest.raises(DataError, match=r"cannot fetch npm \S+absent \(npm error code ENOENT"):
+        fetch.obtain(fetch.npm(str(tmp_path / "absent")), tmp_path / "other" / "x.tgz", digest)
     monkeypatch.setenv("PATH", "")
     fetch.obtain(fetch.npm(str(package)), archive, digest)
 

@@ -77,7 +77,9 @@ def pypi(name: str, *, wheel: bool = False) -> Package:
 
 def npm(name: str) -> Package:
     """Return the archive of ``NAME@VERSION``."""
-    return Package("npm", name, ("npm", "pack", "--loglevel=error", "--pack-destination"))
+    return Package(
+        "npm", name, ("npm", "pack", "--loglevel=error", "--fetch-retries=1", "--pack-destination")
+    )
 
 
 def obtain(package: Package, archive: Path, digest: str) -> None:
