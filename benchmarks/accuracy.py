@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks import machine
 from model_src.bundle import Bundle
-from model_src.errors import ConfigError, nearest
+from model_src.errors import ConfigError
 from model_src.files import atomic_write
 from train import data
 
@@ -74,33 +74,34 @@ ROWS = {
 
 
 def run(
-    data_dir: Path, results: Path, only: list[str], rows: dict[str, Row], say: Callable[[str], None]
+    data_dir: Path,
+    results: Path,
+    models: Path,
+    rows: dict[str, Row],
+    say: Callable[[str], None],
 ) -> Path:
     """Fill ``results``/accuracy-DATA.json with the runs it lacks; return the Markdown table.
 
     Args:
         data_dir: the data; its folder's name says which options and targets hold.
         results: the folder for the two files.
-        only: names of the rows to run; all when empty.
-        rows: the table.
+        models: the folder for the trained models.
+        rows: the part of the table to run.
         say: told the command of each run.
 
     Raises:
-        ConfigError: for a row that is not in the table, or a command that fails.
+        ConfigError: when a command fails.
 
     """
-    for name in only:
-        if name not in rows:
-            raise ConfigError(f"unknown row {name!r}{nearest(name, rows)}")
     name = data_dir.resolve().name
     path = results / f"accuracy-{name}.json"
     fingerprint = data.load(data_dir).fingerprint
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if known.get("data") != fingerprint:
         known = {"data": fingerprint, "runs": {}}
-    todo = [(key, seed) for key in only or rows for seed in range(1, rows[key].seeds + 1)]
+    todo = [(key, seed) for key in rows for seed in range(1, rows[key].seeds + 1)]
     for key, seed in todo:
-        folder = Path("models", "benchmark", f"{name}-{key}-{seed}")
+        folder = Path(os.path.relpath(models / f"{name}-{key}-{seed}", ROOT))
         source = Path(os.path.relpath(data_dir, ROOT))
         command = _command(rows[key], name, source, folder, seed)
         if known["runs"].get(f"{key}-{seed}", {}).get("command") != command:
@@ -111,7 +112,7 @@ def run(
             known["machine"] = machine.describe()
             atomic_write(path, json.dumps(known, indent=2) + "\n")
     table = path.with_suffix(".md")
-    atomic_write(table, _markdown(name, rows, known))
+    atomic_write(table, _markdown(name, ROWS | rows, known))
     return table
 
 
@@ -181,7 +182,7 @@ def _markdown(name: str, rows: dict[str, Row], known: dict[str, Any]) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
         commands.append(runs[0]["command"])
-    source = shlex.split(commands[0])[5]
+    source = shlex.split(commands[0])[5]  # what follows --data_dir
     again = f"{_FRONT} benchmark accuracy --data_dir {source}"
     notes = ["", f"`{again}` on {known['machine']}. The first seed of each row:", "", "```sh"]
     return "\n".join([*lines, *notes, *commands, "```", ""])

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from benchmarks import accuracy, training
+from model_src.errors import ConfigError, nearest
 from scripts.options import ROOT, Parser, front, say, shown
 
 EXAMPLE = "./iclassifier benchmark accuracy --data_dir ../shared/data/snips"
@@ -24,7 +25,12 @@ def add_options(parser: Parser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run what the results lack and print the table."""
     if args.what == "accuracy":
-        table = accuracy.run(args.data_dir, args.results, args.row, accuracy.ROWS, say)
+        for name in args.row:
+            if name not in accuracy.ROWS:
+                raise ConfigError(f"unknown row {name!r}{nearest(name, accuracy.ROWS)}")
+        rows = {name: accuracy.ROWS[name] for name in args.row or accuracy.ROWS}
+        models = ROOT / "models" / "benchmark"
+        table = accuracy.run(args.data_dir, args.results, models, rows, say)
     else:
         table = training.run(args.data_dir, args.results)
     say(table.read_text(encoding="utf-8"))
