@@ -1,6 +1,6 @@
-"""Paste the real output of the commands that README.md names into it.
+"""Paste into README.md the real output of the commands, and the tables, that it names.
 
-Usage: .venv/bin/python -m scripts.paste_readme [WORD]   (only the commands with WORD)
+Usage: .venv/bin/python -m scripts.paste_readme [WORD]   (only the commands with WORD, and all tables)
 """
 
 import re
@@ -10,7 +10,18 @@ import sys
 from model_src.files import atomic_write
 from scripts.options import ROOT
 
-_BLOCK = re.compile(r"(<!-- output of: (?P<command>.*?) -->\n```text\n).*?(```\n)", re.DOTALL)
+_OUTPUT = re.compile(r"(<!-- output of: (?P<command>.*?) -->\n```text\n).*?(```\n)", re.DOTALL)
+_COPY = re.compile(r"(<!-- copy of: (?P<file>\S+) -->\n).*?(<!-- end of copy -->)", re.DOTALL)
+
+
+def tables(text: str) -> str:
+    """Return ``text`` with the tables that it names as they are in results/ now."""
+
+    def fill(block: re.Match[str]) -> str:
+        table = (ROOT / block["file"]).read_text(encoding="utf-8")
+        return f"{block[1]}{table}{block[3]}"
+
+    return _COPY.sub(fill, text)
 
 
 def main(word: str) -> None:
@@ -27,7 +38,7 @@ def main(word: str) -> None:
         lines = [line.rstrip() for line in done.stdout.splitlines()]
         return block[1] + "\n".join(lines) + "\n" + block[3]
 
-    atomic_write(readme, _BLOCK.sub(fill, readme.read_text(encoding="utf-8")))
+    atomic_write(readme, _OUTPUT.sub(fill, tables(readme.read_text(encoding="utf-8"))))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from benchmarks import accuracy, padded
 from benchmarks.accuracy import Row
+from scripts.paste_readme import tables
 from tests.conftest import ROOT, tiny_config
 
 
@@ -58,3 +59,9 @@ def test_the_reference_loop_takes_steps_of_one_size(data_dir: Path) -> None:
 def test_the_reference_loop_is_short() -> None:
     text = (ROOT / "benchmarks" / "padded.py").read_text(encoding="utf-8")
     assert len(text.partition("def main")[2].splitlines()) <= 40
+
+
+def test_the_tables_of_the_readme_are_those_of_the_results() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert tables(readme) == readme
+    assert "<!-- copy of: results/accuracy-snips.md -->" in readme

@@ -10,10 +10,12 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm import tqdm
 
+from model_src.config import Config
 from model_src.errors import ConfigError, nearest
 from model_src.files import atomic_write
 from model_src.predictor import Predictor
 from model_src.tokenizer import pad_batch
+from train import parallel
 from train.data import Example
 from train.fetch import user_cache
 from train.precision import has_bf16
@@ -31,13 +33,13 @@ class Taught:
     logits: Tensor
 
 
-def teach(teacher: Path, examples: list[Example], labels: list[str], copies: int) -> Taught:
-    """Ask the model or export directory ``teacher`` about ``examples`` and ``copies`` of each.
+def teach(teacher: Path, config: Config, examples: list[Example], labels: list[str]) -> Taught:
+    """Ask the model or export directory ``teacher`` about ``examples`` and their copies.
 
     What it said is kept on disk, so that another seed or an interrupted run goes on there.
 
     Raises:
-        ConfigError: when the teacher has other labels.
+        ConfigError: when the teacher has other labels, or gives another number of them.
 
     """
     predictor = Predictor.load(teacher)
@@ -48,19 +50,24 @@ def teach(teacher: Path, examples: list[Example], labels: list[str], copies: int
             f"the teacher {teacher} knows {known}, the data {labels}: {odd[0]!r} is only in one"
             f"{nearest(odd[0], known)}"
         )
-    every = examples + altered(examples, copies)
+    if bool(predictor.bundle.config.multi_label) != bool(config.multi_label):
+        raise ConfigError(f"the teacher {teacher} was trained on another number of labels a text")
+    every = examples + altered(examples, config.distill_copies)
     texts = [example.text for example in every]
-    parts = []
+    chunks = [texts[start : start + _CHUNK] for start in range(0, len(texts), _CHUNK)]
+    # Of several processes each begins with chunks of its own and finds the others' done.
+    order = sorted(range(len(chunks)), key=lambda i: (i - parallel.rank()) % parallel.world())
+    parts = {}
     with tqdm(total=len(texts), desc=f"teacher {teacher.name}", unit=" sentences") as bar:
-        for start in range(0, len(texts), _CHUNK):
-            chunk = texts[start : start + _CHUNK]
-            digest = hashlib.sha256("\n".join([predictor.bundle.fingerprint, *chunk]).encode())
-            path = user_cache() / "teachers" / f"{digest.hexdigest()}.safetensors"
+        for i in order:
+            named = "\n".join([predictor.bundle.fingerprint, *chunks[i]])
+            digest = hashlib.sha256(named.encode()).hexdigest()
+            path = user_cache() / "teachers" / f"{digest}.safetensors"
             if not path.exists():
-                atomic_write(path, save({"logits": _logits(predictor, chunk)}))
-            parts.append(load_file(path)["logits"])
-            bar.update(len(chunk))
-    return Taught(every, torch.cat(parts))
+                atomic_write(path, save({"logits": _logits(predictor, chunks[i])}))
+            parts[i] = load_file(path)["logits"]
+            bar.update(len(chunks[i]))
+    return Taught(every, torch.cat([parts[i] for i in range(len(chunks))]))
 
 
 def altered(examples: list[Example], copies: int) -> list[Example]:

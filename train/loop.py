@@ -77,7 +77,7 @@ def train(
     refuse_foreign(save_path.resolve(), OWN)
     examples, soft = data.train, None
     if teacher:
-        taught = teach(teacher, examples, data.labels, config.distill_copies)
+        taught = teach(teacher, config, examples, data.labels)
         examples, soft = taught.examples, taught.logits
     torch.manual_seed(config.seed)
     start = PRETRAINED[config.emb_class](config, [example.text for example in data.train])
