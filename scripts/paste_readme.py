@@ -1,6 +1,6 @@
 """Paste into README.md the real output of the commands, and the tables, that it names.
 
-Usage: .venv/bin/python -m scripts.paste_readme [WORD]   (only the commands with WORD, and all tables)
+Usage: .venv/bin/python -m scripts.paste_readme [WORD]   (tables, and only commands with WORD)
 """
 
 import re
