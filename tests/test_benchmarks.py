@@ -15,7 +15,7 @@ def test_the_accuracy_table_is_made_once_and_only_its_changed_rows_again(
 ) -> None:
     config = tiny_config("glove", "cnn", vectors, checkpoint, epoch=2)
     (tmp_path / "config.json").write_text(config.to_json(), encoding="utf-8")
-    row = Row(str(tmp_path / "config.json"), "Tiny", seeds=2, target={"data": 97.9})
+    row = Row("Tiny", str(tmp_path / "config.json"), seeds=2, target={"data": 97.9})
     rows = {"tiny": row, "taught": dataclasses.replace(row, seeds=1, teacher="tiny")}
     said: list[str] = []
     places = (data_dir, tmp_path / "results", tmp_path / "models")
