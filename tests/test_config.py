@@ -8,7 +8,7 @@ import pytest
 from model_src.classifier import family_of
 from model_src.config import Config
 from model_src.errors import ConfigError
-from tests.conftest import ROOT
+from tests.conftest import PAIRS, ROOT
 
 
 def load(tmp_path: Path, more: dict[str, object], **overrides: str) -> Config:
@@ -20,6 +20,14 @@ def load(tmp_path: Path, more: dict[str, object], **overrides: str) -> Config:
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.json")), ids=lambda p: p.stem)
 def test_every_shipped_config_loads_and_names_a_known_pair(path: Path) -> None:
     family_of(Config.load(path))
+
+
+def test_every_pair_has_a_config_and_spanbert_as_well() -> None:
+    configs = [Config.load(path) for path in (ROOT / "configs").glob("*.json")]
+    assert {(config.emb_class, config.enc_class) for config in configs} == set(PAIRS)
+    assert {"config-spanbert-cls.json", "config-spanbert-cnn.json", "config-glove-cnn.json"} <= {
+        path.name for path in (ROOT / "configs").glob("*.json")
+    }
 
 
 def test_a_config_survives_being_written_and_read(tmp_path: Path) -> None:
@@ -49,6 +57,10 @@ def test_a_config_survives_being_written_and_read(tmp_path: Path) -> None:
         ({"weight_decay": -1}, {}, "must be 0 or more"),
         ({"lr_decay_steps": 0}, {}, "must be at least 1"),
         ({"seed": 2**70}, {}, "seed is"),
+        ({"word_dropout": 1.0}, {}, "word_dropout is 1.0, but must be in"),
+        ({"distill_weight": 1.1}, {}, "distill_weight is 1.1, but must be in"),
+        ({"gradient_accumulation_steps": 0}, {}, "must be at least 1"),
+        ({}, {"amp_dtype": "bf16"}, "amp_dtype is bf16, but must be bfloat16 or float16"),
     ],
 )
 def test_a_wrong_value_is_named(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from model_src.bundle import WEIGHTS, Bundle
 from model_src.embeddings import EMBEDDINGS
@@ -184,6 +184,22 @@ def test_a_feature_based_transformer_is_left_as_it_is(
     common = before.keys() & kept.keys()
     assert len(common) > 20
     assert all(torch.equal(before[name], kept[name]) for name in common)
+
+
+def test_a_checkpoint_without_a_pooler_loads_without_a_scare(
+    tmp_path: Path,
+    vectors: Path,
+    checkpoint: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """SpanBERT's have none; the library would report newly initialised weights."""
+    folder = Path(shutil.copytree(checkpoint, tmp_path / "spanbert"))
+    weights = load_file(folder / "model.safetensors")
+    kept = {name: value for name, value in weights.items() if not name.startswith("pooler.")}
+    assert len(kept) < len(weights)
+    save_file(kept, folder / "model.safetensors", {"format": "pt"})
+    pretrained.PRETRAINED["bert"](tiny_config("bert", "cls", vectors, folder), [])
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_damaged_or_foreign_checkpoint_is_refused(
