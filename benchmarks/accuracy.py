@@ -13,16 +13,25 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks import machine
-from model_src.bundle import Bundle
+from model_src.bundle import MANIFEST, Bundle
 from model_src.errors import ConfigError
-from model_src.files import atomic_write
+from model_src.files import atomic_write, sha256
 from train import data
 
 ROOT = Path(__file__).resolve().parent.parent
 _FRONT = "./iclassifier"
+
+Say = Callable[[str], None]
+
+
+class Folders(NamedTuple):
+    """Where a benchmark writes."""
+
+    results: Path
+    models: Path
 
 
 @dataclass(frozen=True)
@@ -81,66 +90,77 @@ for _config, (_title, *_figures) in _GLOVE.items():
     )
 
 
-def run(
-    data_dir: Path,
-    results: Path,
-    models: Path,
-    rows: dict[str, Row],
-    say: Callable[[str], None],
-) -> Path:
-    """Fill ``results``/accuracy-DATA.json with the runs it lacks; return the Markdown table.
+def run(data_dir: Path, folders: Folders, rows: dict[str, Row], only: list[str], say: Say) -> Path:
+    """Fill accuracy-DATA.json with the runs it lacks; return the Markdown table beside it.
 
     Args:
         data_dir: the data; its folder's name says which options and targets hold.
-        results: the folder for the two files.
-        models: the folder for the trained models.
-        rows: the part of the table to run.
+        folders: where the results and the trained models go.
+        rows: the whole table.
+        only: the rows to run; all when empty.
         say: told the command of each run.
 
     Raises:
         ConfigError: when a command fails.
 
     """
-    name = data_dir.resolve().name
-    path = results / f"accuracy-{name}.json"
-    fingerprint = data.load(data_dir).fingerprint
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    if known.get("data") != fingerprint:
-        known = {"data": fingerprint, "runs": {}}
-    todo = [(key, seed) for key in rows for seed in range(1, rows[key].seeds + 1)]
-    for key, seed in todo:
-        folder = Path(os.path.relpath(models / f"{name}-{key}-{seed}", ROOT))
-        source = Path(os.path.relpath(data_dir, ROOT))
-        command = _command(rows[key], name, source, folder, seed)
-        if known["runs"].get(f"{key}-{seed}", {}).get("command") != command:
-            say(f"$ {command}")
-            _do(command)
-            _do(f"{_FRONT} evaluate --model_path {folder} --data_dir {source} --batch_size 32")
-            known["runs"][f"{key}-{seed}"] = {"command": command} | _found(ROOT / folder)
-            known["machine"] = machine.describe()
-            atomic_write(path, json.dumps(known, indent=2) + "\n")
-    table = path.with_suffix(".md")
-    atomic_write(table, _markdown(name, ROWS | rows, known))
-    return table
+    table = _Table(data_dir, folders, rows, say)
+    for name in only or rows:
+        for seed in range(1, rows[name].seeds + 1):
+            table.fill(name, seed)
+    return table.write()
 
 
-def _command(row: Row, name: str, source: Path, folder: Path, seed: int) -> str:
-    """Return the training command of one run, as typed in the project's folder."""
-    words: list[object] = [
-        "train",
-        "--config",
-        row.config,
-        "--data_dir",
-        source,
-        "--save_path",
-        folder,
-    ]
-    if row.teacher:
-        words += ["--teacher", folder.with_name(f"{name}-{row.teacher}-1")]
-    words += ["--seed", seed]
-    return " ".join(
-        [_FRONT, *(shlex.quote(str(w)) for w in words), *row.more.get(name, "").split()]
-    )
+class _Table:
+    """The rows with the runs known so far."""
+
+    def __init__(self, data_dir: Path, folders: Folders, rows: dict[str, Row], say: Say) -> None:
+        self.rows, self.say, self.models = rows, say, folders.models
+        self.data = data_dir.resolve().name
+        self.source = Path(os.path.relpath(data_dir, ROOT))
+        self.path = folders.results / f"accuracy-{self.data}.json"
+        fingerprint = data.load(data_dir).fingerprint
+        known = json.loads(self.path.read_text(encoding="utf-8")) if self.path.exists() else {}
+        same = known.get("data") == fingerprint
+        self.known: dict[str, Any] = known if same else {"data": fingerprint, "runs": {}}
+        self.runs = self.known["runs"]
+
+    def fill(self, name: str, seed: int, *, keep_model: bool = False) -> None:
+        """Run one seed unless its equal is known; ``keep_model`` asks for the model as well."""
+        row, label = self.rows[name], f"{name}-{seed}"
+        folder = Path(os.path.relpath(self.models / f"{self.data}-{label}", ROOT))
+        if row.teacher:
+            self.fill(row.teacher, 1)
+        wanted = {
+            "command": self._command(row, folder, seed),
+            "config": sha256(ROOT / "configs" / f"config-{row.config}.json"),
+            "teacher": self.runs[f"{row.teacher}-1"]["model"] if row.teacher else "",
+        }
+        known = wanted.items() <= self.runs.get(label, {}).items()
+        if known and (not keep_model or (ROOT / folder / MANIFEST).exists()):
+            return
+        if row.teacher:
+            self.fill(row.teacher, 1, keep_model=True)
+        self.say(f"$ {wanted['command']}")
+        _do(wanted["command"])
+        _do(f"{_FRONT} evaluate --model_path {folder} --data_dir {self.source} --batch_size 32")
+        self.runs[label] = wanted | _found(ROOT / folder)
+        self.known["machine"] = machine.describe()
+        atomic_write(self.path, json.dumps(self.known, indent=2) + "\n")
+
+    def _command(self, row: Row, folder: Path, seed: int) -> str:
+        """Return the training command of one run, as typed in the project's folder."""
+        words = [_FRONT, "train", "--config", row.config, "--data_dir", str(self.source)]
+        words += ["--save_path", str(folder), "--seed", str(seed)]
+        if row.teacher:
+            words += ["--teacher", str(folder.with_name(f"{self.data}-{row.teacher}-1"))]
+        return shlex.join([*words, *row.options.split(), *row.more.get(self.data, "").split()])
+
+    def write(self) -> Path:
+        """Write the Markdown table of all known runs."""
+        path = self.path.with_suffix(".md")
+        atomic_write(path, _markdown(self.data, self.source, self.rows, self.known))
+        return path
 
 
 def _do(command: str) -> None:
@@ -154,6 +174,7 @@ def _found(folder: Path) -> dict[str, Any]:
     metrics = Bundle.read(folder).metrics
     seconds = [entry["seconds"] for entry in metrics["history"]]
     return {
+        "model": sha256(folder / MANIFEST),
         "valid": metrics[metrics["chosen_by"]],
         "test": metrics["test"]["report"]["accuracy"],
         "epochs": len(seconds),
@@ -162,7 +183,7 @@ def _found(folder: Path) -> dict[str, Any]:
     }
 
 
-def _markdown(name: str, rows: dict[str, Row], known: dict[str, Any]) -> str:
+def _markdown(name: str, source: Path, rows: dict[str, Row], known: dict[str, Any]) -> str:
     lines = [
         f"Accuracy on {name}, in %: mean over seeds, chosen on valid, test read once.",
         "",
@@ -190,7 +211,6 @@ def _markdown(name: str, rows: dict[str, Row], known: dict[str, Any]) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
         commands.append(runs[0]["command"])
-    source = shlex.split(commands[0])[5]  # what follows --data_dir
     again = f"{_FRONT} benchmark accuracy --data_dir {source}"
     notes = ["", f"`{again}` on {known['machine']}. The first seed of each row:", "", "```sh"]
     return "\n".join([*lines, *notes, *commands, "```", ""])

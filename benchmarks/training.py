@@ -12,6 +12,7 @@ from typing import Any
 from benchmarks import machine
 from model_src.bundle import Bundle
 from model_src.config import Config
+from model_src.errors import DataError
 from model_src.files import atomic_write
 from train import data
 
@@ -27,7 +28,11 @@ def run(data_dir: Path, results: Path) -> Path:
     ours trains whole epochs, its pass over valid included.
     """
     config = Config.load(ROOT / "configs" / "config-bert-cls.json")
-    steps = -(-len(data.load(data_dir).train) // config.batch_size)
+    loaded = data.load(data_dir)
+    if loaded.multi_label or len(loaded.train) < (_STEPS + 1) * config.batch_size:
+        fewest = (_STEPS + 1) * config.batch_size
+        raise DataError(f"{data_dir}: one label a sentence and {fewest} of them are needed")
+    steps = -(-len(loaded.train) // config.batch_size)
     measured: dict[str, list[dict[str, float]]] = {"padded": [], "padded_anomaly": [], "ours": []}
     for _ in range(_ROUNDS):
         for name, words in (("padded", []), ("padded_anomaly", ["anomaly"])):

@@ -117,7 +117,7 @@ class Config:
     label_smoothing: float = _key(0.0, "label smoothing")
     word_dropout: float = _key(0.0, "share of words replaced by the mask or unknown word")
     class_weights: bool = _key(False, "weigh labels by the inverse of their frequency")
-    distill_weight: float = _key(1.0, "teacher: its share in the loss, the rest is the label's")
+    distill_weight: float = _key(1.0, "teacher: its share in the loss; at 1 labels play no part")
     distill_temperature: float = _key(2.0, "teacher: softness of both distributions")
     distill_copies: int = _key(0, "teacher: altered copies of each sentence that it labels too")
     use_amp: bool | None = _key(None, "autocast; by default on a GPU, and on a CPU with bf16")
@@ -184,7 +184,8 @@ def _typed(cls: type, key: str, value: object, source: str) -> object:
         return _from_text(hint, str(value)) if is_text else _from_json(hint, value)
     except (KeyError, TypeError, ValueError):
         name = getattr(hint, "__name__", str(hint)) if not typing.get_args(hint) else str(hint)
-        raise ConfigError(f"{key} from {source} is {value!r}, but must be of type {name}") from None
+        name = "true, false or none" if hint == bool | None else f"of type {name}"
+        raise ConfigError(f"{key} from {source} is {value!r}, but must be {name}") from None
 
 
 def _from_json(hint: Any, value: Any) -> object:  # noqa: ANN401 - any JSON value

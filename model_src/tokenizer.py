@@ -59,7 +59,8 @@ class WordTokenizer:
             raise BundleError(f"the word list must begin with {PAD} {UNK}, not {words[:2]}")
         self.words, self.lowercase, self.n_ctx = words, lowercase, n_ctx
         # Text that spells a special token is only text: it must not become padding.
-        self._ids = {word: i for i, word in enumerate(words) if i > 1}
+        # Of a word listed twice the first row, the more frequent spelling, counts.
+        self._ids = {words[i]: i for i in range(len(words) - 1, 1, -1)}
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of ``text``, at most ``n_ctx``; words without a vector are 1."""

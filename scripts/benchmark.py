@@ -16,8 +16,13 @@ def add_options(parser: Parser) -> None:
         "what", choices=("accuracy", "training"), help="the table of models, or seconds an epoch"
     )
     parser.add_argument("--data_dir", type=Path, required=True, help="e.g. Snips or SST-2")
+    rows = ", ".join(accuracy.ROWS)
     parser.add_argument(
-        "--row", action="append", default=[], metavar="NAME", help="only this row; may be repeated"
+        "--row",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help=f"accuracy: only this row, may be repeated ({rows})",
     )
     parser.add_argument("--results", type=Path, default=ROOT / "results", help="default: results")
 
@@ -28,9 +33,8 @@ def run(args: argparse.Namespace) -> None:
         for name in args.row:
             if name not in accuracy.ROWS:
                 raise ConfigError(f"unknown row {name!r}{nearest(name, accuracy.ROWS)}")
-        rows = {name: accuracy.ROWS[name] for name in args.row or accuracy.ROWS}
-        models = ROOT / "models" / "benchmark"
-        table = accuracy.run(args.data_dir, args.results, models, rows, say)
+        folders = accuracy.Folders(args.results, ROOT / "models" / "benchmark")
+        table = accuracy.run(args.data_dir, folders, accuracy.ROWS, args.row, say)
     else:
         table = training.run(args.data_dir, args.results)
     say(table.read_text(encoding="utf-8"))

@@ -38,6 +38,7 @@ class Parser(argparse.ArgumentParser):
     def add_config(self) -> None:
         """Add one option for each key of a config; they override the file."""
         hints = typing.get_type_hints(Config)
+        self.usage = f"{self.prog} [options]"  # all of them would fill a screen
         group = self.add_argument_group("config keys (they override the file)")
         for key in dataclasses.fields(Config):
             self.known.append(f"--{key.name}")

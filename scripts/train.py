@@ -39,6 +39,7 @@ def run(args: argparse.Namespace) -> None:
     device = precision.device_of(args.device)
     on_epoch = None
     if args.log_dir:
+        args.log_dir.mkdir(parents=True, exist_ok=True)  # now rather than after the first epoch
         from train.board import Board  # two seconds that others need not wait
 
         on_epoch = Board(args.log_dir)

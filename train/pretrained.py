@@ -52,7 +52,9 @@ def transformer(config: Config, texts: list[str]) -> Pretrained:
     try:
         found = checkpoints.PACKAGED.get(name)
         source = str(found()) if found else name
-        model, info = AutoModel.from_pretrained(source, output_loading_info=True)
+        model, info = AutoModel.from_pretrained(
+            source, dtype=torch.float32, output_loading_info=True
+        )
         path = Path(source)
         if (path / FILE).exists():
             tokenizer = SubwordTokenizer.load(path)

@@ -1,9 +1,12 @@
 """Hyper-parameter search: trials of a config, kept in SQLite, pruned, resumable (Optuna)."""
 
+import contextlib
 import dataclasses
+import fcntl
 import hashlib
 import logging
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +20,12 @@ from optuna.distributions import (
 )
 from optuna.trial import TrialState
 
+from model_src.bundle import OWN
 from model_src.config import Config
 from model_src.errors import ConfigError, nearest
-from model_src.files import atomic_write
+from model_src.files import atomic_write, refuse_foreign
 from train import loop
+from train.checkpoint import Checkpoint
 from train.data import Data
 from train.task import settle
 
@@ -39,6 +44,8 @@ SPACES = {
 _DONE = (TrialState.COMPLETE, TrialState.PRUNED)
 # Ranges whose ends differ by more than this are searched by order of magnitude.
 _LOG = 10
+# The names that a search's folder holds; one with any other is not written to.
+_OWN = ("study.db*", "config.json", "best", "trial-*", ".trial-*")
 
 
 class _Pruned(Exception):  # noqa: N818 - no error, a way out of the loop
@@ -71,6 +78,10 @@ def distributions(config: Config, space: list[str]) -> dict[str, BaseDistributio
             raise ConfigError(f"unknown key {key!r} in --space {item}{nearest(key, known)}")
         ends = text.split("..")
         texts = ends if len(ends) == 2 else text.split(",")
+        if len(texts) < 2 or key in found or isinstance(getattr(config, key), list):
+            raise ConfigError(
+                f"--space {item} must be KEY=LOW..HIGH or KEY=A,B,C, once a key, without lists"
+            )
         values = [getattr(config.with_text({key: text}), key) for text in texts]
         low, high = values[0], values[-1]
         if len(ends) != 2:
@@ -100,30 +111,59 @@ def search(
     """
     config = settle(config, data)
     varied = distributions(config, space)
+    refuse_foreign(folder.resolve(), _OWN)
+    refuse_foreign((folder / "best").resolve(), OWN)
     folder.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    name = hashlib.sha256(f"{config.to_json()}{data.fingerprint}{varied}".encode()).hexdigest()[:12]
+    name = hashlib.sha256(f"{config.to_json()}{data.fingerprint}{varied}".encode()).hexdigest()
+    with _alone(folder):
+        study = _study(folder, name, config.seed)
+        while len(study.get_trials(states=_DONE)) < trials:
+            trial = study.ask(varied)
+            number = len(study.get_trials(states=_DONE)) + 1
+            logger.info("trial %d of %d: %s", number, trials, trial.params)
+            _run(study, trial, dataclasses.replace(config, **trial.params), data, folder, device)
+    complete = study.get_trials(states=(TrialState.COMPLETE,))
+    every = len(study.get_trials(states=_DONE))
+    if not complete:
+        raise ConfigError(f"all {every} trials were pruned or diverged: try lower rates of lr")
+    chosen = dataclasses.replace(config, **study.best_params)
+    atomic_write(folder / "config.json", chosen.to_json())
+    pruned = every - len(complete)
+    return Found(study.best_value, folder / "config.json", folder / "best", every, pruned)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold ``folder`` for this search: another one would take its running trial for a dead one."""
+    with (folder / "study.db.lock").open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"another search is running in {folder}") from None
+        yield
+
+
+def _study(folder: Path, name: str, seed: int) -> optuna.Study:
+    """Open or begin the one study of ``folder``; an interrupted trial will be tried again."""
+    storage = f"sqlite:///{folder.resolve() / 'study.db'}"
+    if set(optuna.get_all_study_names(storage)) - {name}:
+        raise ConfigError(
+            f"{folder} holds a search with other settings or data: name another --save_path"
+        )
     study = optuna.create_study(
-        storage=f"sqlite:///{folder.resolve() / 'study.db'}",
+        storage=storage,
         study_name=name,
         direction="maximize",
         load_if_exists=True,
         pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1),
     )
     # Another seed for each call: with the same one, a resumed search would repeat its first draws.
-    study.sampler = optuna.samplers.TPESampler(seed=config.seed + len(study.get_trials()))
+    study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.get_trials()))
     for left in study.get_trials(states=(TrialState.RUNNING,)):
         study.tell(left.number, state=TrialState.FAIL)
         study.enqueue_trial(left.params)
-    while (finished := len(study.get_trials(states=_DONE))) < trials:
-        trial = study.ask(varied)
-        logger.info("trial %d of %d: %s", finished + 1, trials, trial.params)
-        _run(study, trial, dataclasses.replace(config, **trial.params), data, folder, device)
-    best = study.best_trial
-    pruned = len(study.get_trials(states=(TrialState.PRUNED,)))
-    chosen = dataclasses.replace(config, **best.params)
-    atomic_write(folder / "config.json", chosen.to_json())
-    return Found(study.best_value, folder / "config.json", folder / "best", trials, pruned)
+    return study
 
 
 def _run(
@@ -146,9 +186,9 @@ def _run(
     path = folder / f"trial-{hashlib.sha256(config.to_json().encode()).hexdigest()[:12]}"
     try:
         bundle = loop.train(config, data, path, device=device, on_epoch=report)
-    except (_Pruned, ConfigError) as reason:
+    except (_Pruned, loop.DivergedError) as reason:
         logger.info("pruned%s", f": {reason}" if str(reason) else "")
-        path.with_name(f".{path.name}.checkpoint.pt").unlink(missing_ok=True)
+        Checkpoint(path, "").remove()
         study.tell(trial, state=TrialState.PRUNED)
         return
     metrics = bundle.metrics

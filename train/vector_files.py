@@ -69,9 +69,9 @@ def cached(name: str, key: dict[str, Any], read: Callable[[], Iterator[Block]]) 
     except OSError as reason:
         logger.warning("Cannot keep %s for the next time: %s", name, reason)
     if kept is None:
-        blocks = list(read())
-        words = [word for block, _ in blocks for word in block]
-        kept = Vectors(words, np.concatenate([rows for _, rows in blocks]))
+        found = list(read())
+        words = [word for block, _ in found for word in block]
+        kept = Vectors(words, np.concatenate([rows for _, rows in found]))
     return kept
 
 
