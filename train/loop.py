@@ -109,7 +109,12 @@ def train(
     made = Bundle(save_path, "model", config, data.labels, start.shape, start.tokenizer)
     if parallel.rank() == 0:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        measured = {"data": data.fingerprint, "teacher": taught_by, "peak_memory_mb": peak}
+        measured = {
+            "data": data.fingerprint,
+            "teacher": taught_by,
+            "computed_in": f"{precision}, {torch.get_num_threads()} threads",
+            "peak_memory_mb": peak,
+        }
         _write(made, fit, measured)
     parallel.wait()
     return made
