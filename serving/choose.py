@@ -10,7 +10,7 @@ from model_src.backends import FORMATS
 from model_src.bundle import OWN, Bundle
 from model_src.errors import RefusedError, UserError
 from model_src.files import atomic_dir
-from serving.export import Candidate, judge, keep, load_source, make
+from serving.export import Candidate, advice, judge, keep, load_source, make
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,7 @@ def choose(
         passing = [each for each in made if not each.problem] or (made if accept else [])
         if not passing:
             said = "; ".join(f"{each.name} {each.problem}" for each in tried)
-            advice = "; --accept keeps the best all the same" if made else ""
-            raise RefusedError(f"no format passes: {said}{advice}")
+            raise RefusedError(f"no format passes ({said}): {advice(gold)}")
         best = min(passing, key=AIMS[aim].cost)
         keep(best, reference.bundle, folder)
     return [best, *(each for each in tried if each is not best)]
@@ -79,4 +78,4 @@ def _try(source: Bundle, name: str, folder: Path, aim: Aim) -> Candidate:
     try:
         return make(source, name, folder / name)
     except (UserError, RuntimeError) as reason:  # a package or a compiler that is missing
-        return Candidate(name, problem="does not work here: " + str(reason).partition("\n")[0])
+        return Candidate(name, problem="does not work here, for " + str(reason).partition("\n")[0])

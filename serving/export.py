@@ -70,9 +70,16 @@ def export(
         made = make(reference.bundle, name, folder / name)
         judge(reference, [made], texts, gold)
         if made.problem and not accept:
-            raise RefusedError(f"{name} {made.problem}; --accept keeps it all the same")
+            raise RefusedError(f"{name} {made.problem}: {advice(gold)}")
         keep(made, reference.bundle, folder)
     return replace(reference.bundle, folder=save_path, kind="export")
+
+
+def advice(gold: list[str] | None) -> str:
+    """Say what to do about a refused export."""
+    # the model may be undecided about sentences of ours, and then any change tips a label
+    other = "" if gold else "compare on your own data with --data_dir DIR, or "
+    return f"{other}keep it all the same with --accept"
 
 
 def load_source(model_dir: Path, save_path: Path) -> Predictor:

@@ -44,7 +44,7 @@ def measure(
 
     """
     every = [reference, *others.values()]
-    own = [{"latency_ms": times} for times in _latencies(every, texts)]
+    own: list[dict[str, Any]] = [{"latency_ms": times} for times in _latencies(every, texts)]
     answers, rates = _answers(every, texts)
     for measured, found, rate in zip(own, answers, rates, strict=True):
         measured["sentences_per_second"] = rate

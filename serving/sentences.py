@@ -4,8 +4,6 @@ Requests, opinions and news in eight languages, from one word to several sentenc
 from the phrases below in a fixed order.
 """
 
-from itertools import islice
-
 COUNT = 500
 
 # language: beginnings and endings, any of which fit together
@@ -47,6 +45,9 @@ _PHRASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "Say what you will, the food is",
             "The update made everything",
             "This team has never been",
+            "As a thriller it stays",
+            "The battery, like the rest of it, is",
+            "Her third novel is, page after page,",
         ),
         (
             "surprisingly warm and well made.",
@@ -57,6 +58,26 @@ _PHRASES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
             "a bit clumsy, though never without charm.",
             "so broken that I want my money back?!",
             "better than last year, which isn't saying much.",
+            "a waste of a whole evening",
+            "brilliant from beginning to end!",
+            "slow, cold and tedious.",
+        ),
+    ),
+    "English news": (
+        (
+            "The city council",
+            "A small bank in the north",
+            "The striker of the home side",
+            "Shares of the chip maker",
+            "After heavy rain, the railway",
+            "The minister of education",
+        ),
+        (
+            "announced a new plan on Tuesday.",
+            "lost 4.5% in a single afternoon",
+            "will not return before spring, a spokesman said.",
+            "faces questions over a contract worth $12 million",
+            "surprised everyone and won again.",
         ),
     ),
     "German": (
@@ -122,12 +143,13 @@ _SHORT = (
 
 def bundled() -> list[str]:
     """Return the 500 sentences, all different, in an order that mixes kinds and lengths."""
-    kinds = [[f"{a} {b}" for a in begin for b in end] for begin, end in _PHRASES.values()]
-    # a step that shares no factor with the number of sentences visits each of them once
+    kinds = [_mixed([f"{a} {b}" for a in begin for b in end]) for begin, end in _PHRASES.values()]
     singles = [text for kind in kinds for text in kind]
-    singles = [singles[i * 101 % len(singles)] for i in range(len(singles))]
-    pairs = [" ".join(pair) for pair in zip(singles, singles[7:], strict=False)]
-    longs = [" ".join(singles[i : i + 6]) for i in range(0, len(singles) - 6, 5)]
-    mixed = [*_SHORT, *singles, *longs, *pairs]
-    chosen = list(islice(dict.fromkeys(mixed), COUNT))
-    return [chosen[i * 131 % COUNT] for i in range(COUNT)]
+    longs = [" ".join(kind[i : i + 6]) for kind in kinds for i in range(0, len(kind) - 5, 5)]
+    pairs = [" ".join(pair) for kind in kinds for pair in zip(kind, kind[3:], strict=False)]
+    return _mixed([*_SHORT, *singles, *longs, *pairs][:COUNT])
+
+
+def _mixed(texts: list[str]) -> list[str]:
+    """Return ``texts`` in another order: a prime step visits each of them once."""
+    return [texts[i * 131 % len(texts)] for i in range(len(texts))]
