@@ -23,9 +23,9 @@ class Format:
     """One entry: the file it writes, its two functions, and what to expect of it.
 
     ``exact`` says that it computes in fp32, and so must keep every probability to 1e-4; others may
-    change them a little, but not the labels. ``ties`` counts what it is tied to where it runs, in
-    steps: 0 a small runtime of its own on any processor, 1 torch, 2 our classes in torch too,
-    3 the very kind of processor it was made on.
+    change them a little, but not the labels. ``depends`` orders formats by what they need
+    where they run: 0 a small runtime on any processor, 1 torch, 2 torch and our classes, 3 the kind
+    of processor that it was made on.
     """
 
     file: str
@@ -33,7 +33,7 @@ class Format:
     load: Callable[[Bundle, Path], Backend]
     summary: str
     exact: bool
-    ties: int
+    depends: int
 
 
 FORMATS = {
@@ -43,7 +43,7 @@ FORMATS = {
         torchscript.load,
         "frozen TorchScript graph, fp32",
         exact=True,
-        ties=1,
+        depends=1,
     ),
     "int8": Format(
         "model.int8.safetensors",
@@ -51,6 +51,6 @@ FORMATS = {
         int8.load,
         "quantized state dict, dynamic int8",
         exact=False,
-        ties=2,
+        depends=2,
     ),
 }
