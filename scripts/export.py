@@ -91,7 +91,7 @@ def show(bundle: Bundle) -> None:
         f"largest change of a probability {m['max_dp']:.1e}",
         f"{m['size_mb']:.1f} MB",
         f"loads in {m['load_ms']:.0f} ms",
-        f"{ms:.2g} ms a sentence of {short} tokens (eager {m['eager']['latency_ms'][short]:.2g})",
+        f"{_ms(ms)} ms a sentence of {short} tokens (eager {m['eager']['latency_ms'][short]:.2g})",
     ]
     if where := slower(m):
         parts.append(f"SLOWER than eager {' and '.join(where)}")
@@ -109,6 +109,10 @@ def _sample(args: argparse.Namespace) -> tuple[list[str], list[str] | None]:
     settle(bundle.config, loaded)
     data.refuse_unknown_labels(loaded, bundle.labels)
     return [each.text for each in loaded.valid], [each.label for each in loaded.valid]
+
+
+def _ms(ms: float) -> str:
+    return f"{ms:.2f}" if ms < 1 else f"{ms:.1f}"
 
 
 def _table(tried: list[Candidate]) -> None:
@@ -133,6 +137,6 @@ def _row(name: str, m: dict[str, Any], verdict: str) -> str:
         "max_dp": "{:.1e}",
         "size_mb": "{:.1f}",
     }
-    cells = [f"{ms:.3g}" for ms in m["latency_ms"].values()] if m else ["-"] * len(LENGTHS)
+    cells = [_ms(ms) for ms in m["latency_ms"].values()] if m else ["-"] * len(LENGTHS)
     cells += [way.format(m[key]) if key in m else "-" for key, way in ways.items()]
     return f"{name:<12} " + " ".join(f"{cell:>11}" for cell in cells) + f"  {verdict}"
