@@ -24,6 +24,7 @@ from serving.archive import archive
 from serving.export import export
 from serving.server import Server
 from tests import checkpoints as checkpoints_of
+from tests.disturb import Disturb, disturbed
 from train import data, loop
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -184,6 +185,37 @@ def tiny(work: Path, loaded: data.Data, vectors: Path, checkpoints: dict[str, Pa
             folder = work / "exports" / served
             exports[served] = exported(models[name, encoder], form, folder, loaded.valid)
     return Models(models, exports)
+
+
+@pytest.fixture
+def model(tiny: Models) -> Path:
+    """The model directory of GloVe + CNN."""
+    return tiny.models["glove", "cnn"]
+
+
+@pytest.fixture
+def texts(loaded: data.Data) -> list[str]:
+    """The 32 sentences of valid."""
+    return [each.text for each in loaded.valid]
+
+
+@pytest.fixture
+def gold(loaded: data.Data) -> list[str]:
+    """Their labels."""
+    return [each.label for each in loaded.valid]
+
+
+@pytest.fixture
+def two(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One format of each kind: the rules are the same for all others."""
+    for name in set(FORMATS) - {"torchscript", "int8"}:
+        monkeypatch.delitem(FORMATS, name)
+
+
+@pytest.fixture
+def disturb(two: None, monkeypatch: pytest.MonkeyPatch) -> Disturb:
+    """Make one of two formats give other logits than it should."""
+    return lambda name, wrong: monkeypatch.setitem(FORMATS, name, disturbed(FORMATS[name], wrong))
 
 
 @pytest.fixture(scope="session")

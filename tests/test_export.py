@@ -1,7 +1,5 @@
 """An export is measured beside its model, refused when it changes answers, and well chosen."""
 
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,78 +8,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from model_src.backends import FORMATS, Backend, Format
+from model_src.backends import FORMATS, Backend
 from model_src.bundle import Bundle
 from model_src.decode import decode
-from model_src.errors import BundleError, ConfigError, DataError, RefusedError
+from model_src.errors import ConfigError, DataError, RefusedError
 from model_src.predictor import Predictor
 from scripts.quickstart import ROADS, _write_export
-from serving.choose import AIMS, choose
 from serving.export import export
 from serving.measure import compare, problem, slower
 from serving.sentences import bundled
-from tests.conftest import Models, verb
+from tests.conftest import verb
+from tests.disturb import Disturb, a_little, late, negated, state
 from train.data import Data
 
-Change = Callable[[Tensor], Tensor]
-Disturb = Callable[[str, Change], None]
-
-
-@pytest.fixture
-def model(tiny: Models) -> Path:
-    return tiny.models["glove", "cnn"]
-
-
-@pytest.fixture
-def texts(loaded: Data) -> list[str]:
-    return [each.text for each in loaded.valid]
-
-
-@pytest.fixture
-def gold(loaded: Data) -> list[str]:
-    return [each.label for each in loaded.valid]
-
-
-@pytest.fixture(autouse=True)
-def two(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rules are the same for all formats, so two of them do."""
-    for name in set(FORMATS) - {"torchscript", "int8"}:
-        monkeypatch.delitem(FORMATS, name)
-
-
-@pytest.fixture
-def disturb(monkeypatch: pytest.MonkeyPatch) -> Disturb:
-    """Make a format give other logits than it should."""
-
-    def change(name: str, wrong: Change) -> None:
-        entry = FORMATS[name]
-
-        def load(bundle: Bundle, path: Path) -> Backend:
-            backend = entry.load(bundle, path)
-            return lambda ids, mask: wrong(backend(ids, mask))
-
-        monkeypatch.setitem(FORMATS, name, replace(entry, load=load))
-
-    return change
-
-
-def a_little(logits: Tensor) -> Tensor:
-    """Change probabilities by up to 0.0025, and hardly any label."""
-    return logits + torch.tensor([0.0, 0.01])
-
-
-def negated(logits: Tensor) -> Tensor:
-    return -logits
-
-
-def late(logits: Tensor) -> Tensor:
-    time.sleep(0.003 * len(logits))
-    return logits
-
-
-def state(folder: Path) -> dict[str, bytes]:
-    """Return all there is below ``folder``, hidden or not."""
-    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+pytestmark = pytest.mark.usefixtures("two")
 
 
 def test_an_export_says_what_it_measured(
@@ -250,84 +190,6 @@ def test_the_bundled_sentences_are_many_different_and_mixed() -> None:
     assert max(lengths) > 50
     assert sum(not text.isascii() for text in texts) > 50
     assert sum("가" <= sign <= "힣" for sign in "".join(texts)) > 100
-
-
-def test_auto_keeps_the_best_for_each_aim(
-    model: Path, texts: list[str], gold: list[str], tmp_path: Path, disturb: Disturb
-) -> None:
-    assert list(AIMS) == ["latency", "throughput", "portability"]
-    disturb("torchscript", late)
-    for aim, best in zip(AIMS, ["int8", "int8", "torchscript"], strict=True):
-        tried = choose(model, aim, tmp_path / "x", texts, gold)
-        assert tried[0].name == best
-        assert {each.name for each in tried} == set(FORMATS)
-        kept = Predictor.load(tmp_path / "x").bundle
-        assert kept.metrics["export"] == tried[0].measured
-        assert {path.name for path in kept.folder.iterdir()} == {
-            *("config.json", "labels.json", "shape.json", "tokenizer.json", "export.json"),
-            *("manifest.json", "metrics.json", FORMATS[best].file),
-        }
-        assert list(tmp_path.iterdir()) == [tmp_path / "x"]
-
-
-def test_portability_takes_what_depends_on_least(
-    model: Path, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    entry = FORMATS["torchscript"]
-    monkeypatch.setitem(
-        FORMATS, "lighter", replace(entry, file="model.x", depends=entry.depends - 1)
-    )
-    assert choose(model, "portability", tmp_path / "x", texts)[0].name == "lighter"
-
-
-def test_a_candidate_falls_out_with_its_reason(
-    model: Path,
-    data_dir: Path,
-    tmp_path: Path,
-    disturb: Disturb,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    def lacking(*_: object) -> None:
-        raise BundleError("it needs the package xyz")
-
-    missing = Format("model.xyz", lacking, FORMATS["int8"].load, "", exact=True, depends=0)
-    monkeypatch.setitem(FORMATS, "xyz", missing)
-    disturb("torchscript", a_little)
-    options = ["--model_path", model, "--data_dir", data_dir, "--save_path", tmp_path / "x"]
-    lines = verb(capsys, "export", *options, "--format", "auto").splitlines()
-    rows = {line.split()[0]: line for line in lines[1:5]}
-    assert list(rows) == ["eager", "int8", "torchscript", "xyz"]
-    assert "  kept" in rows["int8"]
-    assert "changes a probability by 2." in rows["torchscript"]
-    assert rows["xyz"].endswith("does not work here, for it needs the package xyz")
-    assert lines[5].startswith("int8: ")
-
-
-def test_auto_keeps_nothing_when_no_format_passes(
-    model: Path, texts: list[str], tmp_path: Path, disturb: Disturb
-) -> None:
-    for name in FORMATS:
-        disturb(name, negated)
-    with pytest.raises(RefusedError, match=r"torchscript changes .*; int8 keeps .*--accept"):
-        choose(model, "latency", tmp_path / "x", texts)
-    assert not list(tmp_path.iterdir())
-    best, _ = choose(model, "latency", tmp_path / "x", texts, accept=True)
-    assert Bundle.read(tmp_path / "x").metrics["export"]["accepted"] == best.problem
-
-
-def test_an_interrupted_choice_leaves_no_halves(
-    model: Path, texts: list[str], tmp_path: Path, disturb: Disturb
-) -> None:
-    def interrupted(logits: Tensor) -> Tensor:
-        raise KeyboardInterrupt
-
-    export(model, "torchscript", tmp_path / "x", texts)
-    before = state(tmp_path)
-    disturb("int8", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        choose(model, "latency", tmp_path / "x", texts)
-    assert state(tmp_path) == before
 
 
 def test_the_verb_compares_on_bundled_sentences_without_data(
