@@ -4,6 +4,7 @@ UserError
 ├── ConfigError      a key, value or option that is not known or not of its type
 ├── DataError        a data file or data directory that breaks the data contract
 ├── BundleError      a model or export directory that is missing, damaged or of another version
+├── RefusedError     an export that is not close enough to its model
 ├── RequestError     a request body that breaks the serving contract
 └── ServerError      a server that did not start, answer or stop
 """
@@ -26,6 +27,10 @@ class DataError(UserError):
 
 class BundleError(UserError):
     """A model or export directory is missing, damaged or of another version."""
+
+
+class RefusedError(UserError):
+    """An export is not close enough to its model."""
 
 
 class RequestError(UserError):

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from model_src.bundle import EXPORT, Bundle
 from model_src.config import Config
 from model_src.decode import Prediction, label_of
-from model_src.errors import BundleError, ServerError
+from model_src.errors import BundleError, RefusedError, ServerError
 from model_src.files import read_json
 from model_src.predictor import Predictor
 from scripts import evaluate, export, prepare
@@ -47,6 +47,7 @@ ROADS: tuple[Road, ...] = (
     # Two epochs reach what three do on the movie reviews, in two thirds of the time.
     Road("minilm-cls", "config-bert-cls.json", "2", "int8"),
 )
+_FALLBACK = "torchscript"
 
 
 def add_options(parser: Parser) -> None:
@@ -141,14 +142,27 @@ def _exported(road: Road, model: Bundle, loaded: data.Data, home: Path) -> Path:
     folder = home / "exports" / road.name
     try:
         found = Bundle.read(folder)
-        current = read_json(folder / EXPORT, BundleError)["source"] == model.fingerprint
+        same = read_json(folder / EXPORT, BundleError)["source"] == model.fingerprint
+        current = same and "eager" in found.metrics["export"]  # which older exports lack
     except (BundleError, KeyError):
         current = False
     if not current:
-        texts = [example.text for example in loaded.valid]
-        found = write_export(model.folder, road.format, folder, texts)
+        found = _write_export(road, model, loaded, folder)
     export.show(found)
     return folder
+
+
+def _write_export(road: Road, model: Bundle, loaded: data.Data, folder: Path) -> Bundle:
+    """Export; where few sentences or a hard task do not allow int8, to TorchScript."""
+    texts = [example.text for example in loaded.valid]
+    gold = [example.label for example in loaded.valid]
+    try:
+        return write_export(model.folder, road.format, folder, texts, gold)
+    except RefusedError as reason:
+        if road.format == _FALLBACK:
+            raise
+        say(f"refused: {reason}. {_FALLBACK} in its place")
+        return write_export(model.folder, _FALLBACK, folder, texts, gold)
 
 
 def _ask(started: Server, exports: list[Path], examples: list[data.Example]) -> None:

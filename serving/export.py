@@ -1,18 +1,18 @@
 """A model directory becomes an export directory: one format, proven against the original."""
 
 import json
+import shutil
 import time
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from model_src.backends import FORMATS, eager
 from model_src.bundle import EXPORT, METRICS, OWN, Bundle, seal
-from model_src.decode import Prediction
-from model_src.errors import BundleError, ConfigError, nearest
-from model_src.files import atomic_dir, atomic_write
+from model_src.errors import BundleError, ConfigError, RefusedError, nearest
+from model_src.files import atomic_dir
 from model_src.predictor import Predictor
+from serving.measure import measure, problem
 
 # Answered at export and kept with it, so that an archive and a server can prove themselves later;
 # they are ours, because data of a user must not travel in an archive.
@@ -28,67 +28,112 @@ GOLDEN = (
 )
 
 
-def export(model_dir: Path, name: str, save_path: Path, texts: list[str]) -> Bundle:
-    """Write ``model_dir`` in the format ``name`` to ``save_path`` and compare both on ``texts``.
+@dataclass
+class Candidate:
+    """A format that was tried, and why it cannot be kept, if so."""
+
+    name: str
+    predictor: Predictor | None = None
+    measured: dict[str, Any] = field(default_factory=dict)
+    problem: str = ""
+
+
+def export(
+    model_dir: Path,
+    name: str,
+    save_path: Path,
+    texts: list[str],
+    gold: list[str] | None = None,
+    *,
+    accept: bool = False,
+) -> Bundle:
+    """Write ``model_dir`` in the format ``name`` to ``save_path``, compared on ``texts``.
+
+    Args:
+        model_dir: what to export.
+        name: of ``FORMATS``.
+        save_path: the export directory to make or to replace.
+        texts: the sentences to compare on.
+        gold: their labels, several of them joined; without, only the answers are compared.
+        accept: keep the export although it breaks a rule of ``measure.problem``.
 
     Raises:
         ConfigError: for an unknown format.
         BundleError: when ``model_dir`` is no model directory.
+        RefusedError: when the export breaks a rule; ``save_path`` is left as it was.
 
     """
     if name not in FORMATS:
         raise ConfigError(f"unknown format {name!r}{nearest(name, FORMATS)}")
+    reference = load_source(model_dir, save_path)
+    with atomic_dir(save_path, OWN) as folder:
+        made = make(reference.bundle, name, folder / name)
+        judge(reference, [made], texts, gold)
+        if made.problem and not accept:
+            raise RefusedError(f"{name} {made.problem}: {advice(gold)}")
+        keep(made, reference.bundle, folder)
+    return replace(reference.bundle, folder=save_path, kind="export")
+
+
+def advice(gold: list[str] | None) -> str:
+    """Say what to do about a refused export."""
+    # the model may be undecided about sentences of ours, and then any change tips a label
+    other = "" if gold else "compare on your own data with --data_dir DIR, or "
+    return f"{other}keep it all the same with --accept"
+
+
+def load_source(model_dir: Path, save_path: Path) -> Predictor:
+    """Load the model directory; raises BundleError where it is none or the target."""
     source = Bundle.read(model_dir)
     if source.kind != "model":
         raise BundleError(f"{model_dir} is an export already; export needs a model directory")
     if save_path.resolve() == model_dir.resolve():
         raise BundleError(f"{save_path} is the model itself: name another folder for the export")
+    return Predictor(source, eager.load(source))
+
+
+def make(source: Bundle, name: str, folder: Path) -> Candidate:
+    """Write the whole export directory ``folder``, without measures, and load it."""
     entry = FORMATS[name]
-    with atomic_dir(save_path, OWN) as folder:
-        source.write_common(folder)
-        entry.export(eager.load(source), folder / entry.file)
-        exported = Bundle(folder, "export", *_content(source))
-        began = time.perf_counter()
-        predictor = Predictor(exported, entry.load(exported, folder / entry.file))
-        load_ms = round((time.perf_counter() - began) * 1000, 1)
-        original = Predictor(source, eager.load(source))
-        answers = [
-            _answer(each, texts, desc) for each, desc in ((original, "fp32"), (predictor, name))
-        ]
-        measured = compare(*answers) | {
-            "size_mb": round((folder / entry.file).stat().st_size / 1e6, 2),
-            "load_ms": load_ms,
-        }
-        golden = [
-            {"text": text, "scores": prediction.scores}
-            for text, prediction in zip(GOLDEN, predictor.predict(list(GOLDEN)), strict=True)
-        ]
-        record = {"format": name, "source": source.fingerprint, "golden": golden}
-        text = json.dumps(record, ensure_ascii=False, indent=2)
-        (folder / EXPORT).write_text(text + "\n", encoding="utf-8")
-        seal(folder, "export", (EXPORT, entry.file))
-        # Not in export.json: times differ from run to run, and equal exports make equal archives.
-        known = source.metrics | {"export": measured}
-        atomic_write(folder / METRICS, json.dumps(known, indent=2) + "\n")
-    return Bundle(save_path, "export", *_content(source))
+    folder.mkdir()
+    source.write_common(folder)
+    entry.export(eager.load(source), folder / entry.file)
+    exported = replace(source, folder=folder, kind="export")
+    began = time.perf_counter()
+    predictor = Predictor(exported, entry.load(exported, folder / entry.file))
+    load_ms = round((time.perf_counter() - began) * 1000, 1)
+    golden = [
+        {"text": text, "scores": prediction.scores}
+        for text, prediction in zip(GOLDEN, predictor.predict(list(GOLDEN)), strict=True)
+    ]
+    record = {"format": name, "source": source.fingerprint, "golden": golden}
+    text = json.dumps(record, ensure_ascii=False, indent=2)
+    (folder / EXPORT).write_text(text + "\n", encoding="utf-8")
+    seal(folder, "export", (EXPORT, entry.file))
+    size_mb = round((folder / entry.file).stat().st_size / 1e6, 2)
+    return Candidate(name, predictor, {"size_mb": size_mb, "load_ms": load_ms})
 
 
-def compare(reference: list[Prediction], other: list[Prediction]) -> dict[str, Any]:
-    """Return the label agreement (0..1) and the largest difference of any probability."""
-    pairs = list(zip(reference, other, strict=True))
-    differences = [abs(a.scores[label] - b.scores[label]) for a, b in pairs for label in a.scores]
-    return {
-        "sentences": len(pairs),
-        "agreement": round(sum(a.label == b.label for a, b in pairs) / len(pairs), 6),
-        "max_dp": float(f"{max(differences):.3g}"),
-    }
+def judge(
+    reference: Predictor, made: list[Candidate], texts: list[str], gold: list[str] | None
+) -> None:
+    """Measure what was made, all of it in one run, and note which rule it breaks."""
+    loaded = {each.name: each.predictor for each in made if each.predictor}
+    found = measure(reference, loaded, texts, gold)
+    for each in made:
+        if each.name in found:
+            each.measured = found[each.name] | each.measured
+            each.problem = problem(each.measured, exact=FORMATS[each.name].exact)
 
 
-def _answer(predictor: Predictor, texts: list[str], desc: str) -> list[Prediction]:
-    """Predict ``texts`` with a progress bar, a batch of 32 a step."""
-    starts = tqdm(range(0, len(texts), 32), desc=f"answer as {desc}", unit=" batches")
-    return [answer for i in starts for answer in predictor.predict(texts[i : i + 32])]
-
-
-def _content(source: Bundle) -> tuple[Any, ...]:
-    return source.config, source.labels, source.shape, source.tokenizer
+def keep(chosen: Candidate, source: Bundle, folder: Path) -> None:
+    """Make the candidate's folder inside ``folder`` the whole of ``folder``."""
+    for path in sorted((folder / chosen.name).iterdir()):
+        path.rename(folder / path.name)
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+    # Not in export.json: times differ from run to run, and equal exports make equal archives.
+    accepted = {"accepted": chosen.problem} if chosen.problem else {}
+    known = source.metrics | {"export": chosen.measured | accepted}
+    (folder / METRICS).write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")

@@ -1,6 +1,5 @@
 """Any number of labels a sentence: read, split, trained, measured, exported and served."""
 
-import importlib
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +11,10 @@ from model_src.bundle import Bundle
 from model_src.decode import decode
 from model_src.errors import ConfigError, DataError
 from model_src.predictor import Predictor
-from scripts.__main__ import VERBS
-from scripts.options import Parser
 from serving.archive import archive
 from serving.client import Client
 from serving.server import Server
-from tests.conftest import MULTI, ODD_TEXTS, TRIGGERS, Models, read_json, tiny_config
+from tests.conftest import MULTI, ODD_TEXTS, TRIGGERS, Models, read_json, tiny_config, verb
 from train import data
 from train.data import Data, Example
 from train.evaluate import evaluate
@@ -183,16 +180,6 @@ def test_a_format_keeps_the_answers_in_any_batch(multi: Models, name: str) -> No
 
 def test_an_archive_with_a_transformer_proves_itself(multi: Models, tmp_path: Path) -> None:
     assert archive(multi.exports["bert-cls-int8"], "many", tmp_path).exists()
-
-
-def verb(capsys: pytest.CaptureFixture[str], name: str, *options: object) -> str:
-    """Return what a verb prints."""
-    module = importlib.import_module(f"scripts.{name}")
-    parser = Parser(name, VERBS[name], module.EXAMPLE)
-    module.add_options(parser)
-    capsys.readouterr()
-    module.run(parser.parse([str(option) for option in options]))
-    return capsys.readouterr().out
 
 
 def test_served_equals_offline(

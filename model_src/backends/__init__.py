@@ -20,19 +20,37 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class Format:
-    """One entry: the file it writes and its two functions."""
+    """One entry: the file it writes, its two functions, and what to expect of it.
+
+    ``exact`` says that it computes in fp32, and so must keep every probability to 1e-4; others may
+    change them a little, but not the labels. ``depends`` orders formats by what they need
+    where they run: 0 a small runtime on any processor, 1 torch, 2 torch and our classes, 3 the kind
+    of processor that it was made on.
+    """
 
     file: str
     export: Callable[[nn.Module, Path], None]
     load: Callable[[Bundle, Path], Backend]
     summary: str
+    exact: bool
+    depends: int
 
 
 FORMATS = {
     "torchscript": Format(
-        "model.pt", torchscript.export, torchscript.load, "frozen TorchScript graph, fp32"
+        "model.pt",
+        torchscript.export,
+        torchscript.load,
+        "frozen TorchScript graph, fp32",
+        exact=True,
+        depends=1,
     ),
     "int8": Format(
-        "model.int8.safetensors", int8.export, int8.load, "quantized state dict, dynamic int8"
+        "model.int8.safetensors",
+        int8.export,
+        int8.load,
+        "quantized state dict, dynamic int8",
+        exact=False,
+        depends=2,
     ),
 }
