@@ -16,6 +16,7 @@ from model_src.encoders.densenet import DenseNet
 from model_src.encoders.dsa import DynamicSelfAttention
 from model_src.errors import BundleError
 from model_src.lean import lean
+from model_src.predictor import Predictor
 from model_src.tokenizer import pad_batch
 from tests.conftest import PAIRS, Models
 
@@ -93,3 +94,17 @@ def test_an_int8_file_with_other_layers_is_refused(tiny: Models, tmp_path: Path)
     save_file(tensors, tmp_path / "old")
     with pytest.raises(BundleError, match="export it again"):
         int8.load(Bundle.read(folder), tmp_path / "old")
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+@torch.inference_mode()
+def test_int8_mates_of_one_length_change_no_bit(tiny: Models, pair: tuple[str, str]) -> None:
+    """Rounding would turn a last bit into whole steps of a quantized value."""
+    backend = Predictor.load(tiny.exports[f"{pair[0]}-{pair[1]}-int8"]).backend
+    words = Bundle.read(tiny.models[pair]).shape["vocab_size"]
+    generator = random.Random(5)
+    for size in (1, 2, 3, 8, 17, 33):
+        rows = [generator.choices(range(5, words), k=size) for _ in range(9)]
+        together = backend(*pad_batch(rows, 0))
+        alone = torch.cat([backend(*pad_batch([row], 0)) for row in rows])
+        assert torch.equal(together, alone)

@@ -97,7 +97,8 @@ class LeanDsa(nn.Module):
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Map hidden ``[batch, seq, in]`` and mask ``[batch, seq]`` to ``[batch, out]``."""
         projected = functional.leaky_relu(self.project(hidden))
-        x = projected.unflatten(2, self.shape).transpose(1, 2)  # [batch, attentions, seq, size]
+        # As [batch, attentions, seq, size], copied: views have other kernels alone than in a batch.
+        x = projected.unflatten(2, self.shape).transpose(1, 2).contiguous()
         hide = torch.zeros_like(mask, dtype=x.dtype).masked_fill(~mask, float("-inf"))
         scores = hide[:, None, None, :]  # [batch, attentions, 1, seq], before softmax
         z = torch.tanh(scores.softmax(dim=3) @ x)
