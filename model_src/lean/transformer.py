@@ -105,11 +105,10 @@ class LeanTransformer(Embedding):
         relative = _relative(model, len(places)) if config.model_type == "mpnet" else None
         self.register_buffer("relative", relative)
         activation = _ACTIVATIONS[getattr(config, names.activation)]
-        made: dict[nn.Module, Layer] = {}  # ALBERT passes through one layer many times
-        self.layers = nn.ModuleList(
-            made.setdefault(layer, Layer(layer, names, config.num_attention_heads, activation))
-            for layer in _stack(model, names)
-        )
+        stack, heads = _stack(model, names), config.num_attention_heads
+        # ALBERT passes through one layer many times.
+        made = {layer: Layer(layer, names, heads, activation) for layer in dict.fromkeys(stack)}
+        self.layers = nn.ModuleList(made[layer] for layer in stack)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Map ids and mask ``[batch, seq]`` to ``[batch, seq or 1, hidden]``."""
@@ -169,7 +168,8 @@ def _stack(model: Any, names: _Names) -> list[nn.Module]:  # noqa: ANN401
     if model.config.model_type != "albert":
         return stack
     depth = model.config.num_hidden_layers
-    return [layer for i in range(depth) for layer in stack[i * len(stack) // depth].albert_layers]
+    groups = (stack[int(i / (depth / len(stack)))] for i in range(depth))
+    return [layer for group in groups for layer in group.albert_layers]
 
 
 def _relative(model: Any, most: int) -> Tensor:  # noqa: ANN401
