@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from model_src.backends import int8, torchscript
 from model_src.bundle import Bundle
+from model_src.classifier import Classifier
 
 
 class Backend(Protocol):
@@ -29,7 +30,7 @@ class Format:
     """
 
     file: str
-    export: Callable[[nn.Module, Path], None]
+    export: Callable[[Classifier, Path], None]
     load: Callable[[Bundle, Path], Backend]
     summary: str
     exact: bool

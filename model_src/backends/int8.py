@@ -14,7 +14,10 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from model_src.backends.torchscript import freeze
 from model_src.classifier import Classifier, state_of, ties_of
+from model_src.errors import BundleError
+from model_src.lean import lean
 
 if TYPE_CHECKING:
     from model_src.backends import Backend
@@ -23,10 +26,10 @@ if TYPE_CHECKING:
 _SCALE = "weight_scale"
 
 
-def export(model: nn.Module, path: Path) -> None:
-    """Quantize the weights of linear layers and write them with everything else."""
-    # Position ids and the like are in no state dict, yet part of what the graph computes with.
-    tensors = dict(model.named_buffers()) | state_of(model)
+def export(classifier: Classifier, path: Path) -> None:
+    """Quantize the linear layers of the lean form and write them with everything else."""
+    model = lean(classifier)
+    tensors = _everything(model)
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
             scale = module.weight.detach().abs().amax(dim=1).clamp_min(1e-12) / 127
@@ -36,10 +39,17 @@ def export(model: nn.Module, path: Path) -> None:
 
 
 def load(bundle: "Bundle", path: Path) -> "Backend":
-    """Build an empty skeleton and put the quantized weights in; fp32 ones never exist."""
+    """Build an empty skeleton and put the quantized weights in; fp32 ones never exist.
+
+    Raises:
+        BundleError: when the file was made by a version with other layers.
+
+    """
     tensors = load_file(path)
     with torch.device("meta"):
-        model = Classifier(bundle.config, bundle.shape, len(bundle.labels)).eval()
+        model: nn.Module = lean(Classifier(bundle.config, bundle.shape, len(bundle.labels)))
+    if {name for name in tensors if not name.endswith(_SCALE)} != set(_everything(model)):
+        raise BundleError(f"{path} has other layers than this version makes: export it again")
     top = _levels()
     for name, module in list(model.named_modules()):
         if isinstance(module, nn.Linear):
@@ -56,15 +66,30 @@ def load(bundle: "Bundle", path: Path) -> "Backend":
                 module, leaf, nn.Parameter(value, requires_grad=False) if is_parameter else value
             )
 
+    graph = freeze(model)
+
     def run(ids: Tensor, mask: Tensor) -> Tensor:
-        # Rounding turns the last bits, in which fp32 kernels differ from batch to batch, into whole
-        # steps of a quantized value. A sentence at a time always meets the same kernels, so its
-        # answer never depends on its mates; on CPUs a batch gains next to nothing in int8 anyway.
-        lengths = mask.sum(dim=1).tolist()
-        rows = [model(ids[i : i + 1, :n], mask[i : i + 1, :n]) for i, n in enumerate(lengths)]
-        return torch.cat(rows)
+        # Rounding turns the last bits, in which padding makes fp32 kernels differ, into whole steps
+        # of a quantized value. So nothing is padded: sentences of one length share a call, whose
+        # rows have the bits they have alone, because what crosses columns is a sum of integers or
+        # a kernel that works row by row.
+        groups: dict[int, list[int]] = {}
+        for i, length in enumerate(mask.sum(dim=1).tolist()):
+            groups.setdefault(length, []).append(i)
+        if len(groups) == 1:
+            logits: Tensor = graph(ids[:, :length], mask[:, :length])
+            return logits
+        found = torch.cat([graph(ids[rows, :n], mask[rows, :n]) for n, rows in groups.items()])
+        logits = torch.empty_like(found)
+        logits[[i for rows in groups.values() for i in rows]] = found
+        return logits
 
     return run
+
+
+def _everything(model: nn.Module) -> dict[str, Tensor]:
+    """Return the state dict, and the position ids and the like that are in no state dict."""
+    return dict(model.named_buffers()) | state_of(model)
 
 
 class _Int8Linear(nn.Module):

@@ -5,24 +5,35 @@ torch.jit is deprecated but works in torch 2.13; its warnings are silenced here 
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+
+from model_src.classifier import Classifier
+from model_src.lean import lean
 
 if TYPE_CHECKING:
     from model_src.backends import Backend
     from model_src.bundle import Bundle
 
 
-def export(model: nn.Module, path: Path) -> None:
-    """Trace ``model`` with a dynamic batch and length, freeze it and write it to ``path``."""
+def export(model: Classifier, path: Path) -> None:
+    """Write the lean form of ``model`` to ``path`` as a frozen graph."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(freeze(lean(model)), str(path))
+
+
+def freeze(model: nn.Module) -> torch.jit.ScriptModule:
+    """Trace ``model``, in evaluation mode, with a dynamic batch and length, and freeze it."""
     ids = torch.ones(2, 7, dtype=torch.int64)
     mask = torch.arange(7)[None, :] < torch.tensor([[7], [4]])
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        traced = torch.jit.trace(model.eval(), (ids, mask), check_trace=False)
-        torch.jit.save(torch.jit.freeze(traced), str(path))
+        traced = torch.jit.trace(model, (ids, mask), check_trace=False)
+        frozen: torch.jit.ScriptModule = torch.jit.freeze(traced)
+    return frozen
 
 
 def load(bundle: "Bundle", path: Path) -> "Backend":
@@ -30,10 +41,42 @@ def load(bundle: "Bundle", path: Path) -> "Backend":
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         graph = torch.jit.load(str(path), map_location="cpu")
-        graph = torch.jit.optimize_for_inference(graph)
+        if not torch.backends.mkldnn.is_available():
+            optimized: Backend = torch.jit.optimize_for_inference(graph)
+            return optimized
+        return _packed(graph.graph)
+
+
+def _packed(graph: Any) -> "Backend":  # noqa: ANN401 - torch ships no types of its graphs
+    """Let oneDNN compute the linear layers, with weights in the order it likes best.
+
+    It takes half the time of MKL, which torch calls by default, at any batch size. Its tensors
+    cannot be constants of a graph, so they become inputs.
+    """
+    packed: dict[str, Tensor] = {}  # a layer that is passed many times is packed once
+    inputs: dict[str, Any] = {}
+    numbers = torch._C.ListType(torch._C.OptionalType(torch._C.NumberType.get()))
+    for node in graph.findAllNodes("aten::linear"):
+        x, weight, bias = node.inputs()
+        name = weight.debugName()
+        if name not in packed:
+            packed[name] = torch.ops.mkldnn._reorder_linear_weight(weight.node().t("value"), None)
+            inputs[name] = graph.addInput()
+        graph.setInsertPoint(node)
+        scalars = graph.insertNode(graph.create("prim::ListConstruct", [], 1)).output()
+        scalars.setType(numbers)
+        none, empty = graph.insertConstant("none"), graph.insertConstant("")
+        arguments = [x, inputs[name], bias, none, scalars, empty]
+        new = graph.insertNode(graph.create("mkldnn::_linear_pointwise", arguments, 1))
+        node.output().replaceAllUsesWith(new.output())
+        node.destroy()
+    graph.eraseInput(0)  # the module, which holds nothing after freezing
+    torch._C._jit_pass_dce(graph)  # the weights in their old order
+    function = torch._C._create_function_from_graph("forward", graph)
+    weights = list(packed.values())
 
     def run(ids: Tensor, mask: Tensor) -> Tensor:
-        logits: Tensor = graph(ids, mask)
+        logits: Tensor = function(ids, mask, *weights)
         return logits
 
     return run

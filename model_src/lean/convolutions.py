@@ -1,0 +1,115 @@
+"""The encoders of word vectors in products of matrices, which runtimes do best and can quantize."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from model_src.encoders.cnn import MaskedConvolutions
+from model_src.encoders.densenet import DenseNet
+from model_src.encoders.dsa import DynamicSelfAttention
+
+
+class Windows(nn.Module):
+    """Convolutions with the same input as one product; narrow kernels are padded with zeros."""
+
+    def __init__(self, convolutions: Sequence[Any]) -> None:
+        """Take the weights of ``convolutions``, each a ``Conv1d`` of stride 1.
+
+        A window begins ``padding`` tokens before its own token and sees zeros past both ends.
+        """
+        super().__init__()
+        sizes = [(int(c.kernel_size[0]), int(c.padding[0])) for c in convolutions]
+        self.width = convolutions[0].in_channels
+        self.before = max(padding for _, padding in sizes)
+        self.after = max(size - 1 - padding for size, padding in sizes)
+        rows, biases = [], []
+        for convolution, (size, padding) in zip(convolutions, sizes, strict=True):
+            ends = (self.before - padding, self.after - (size - 1 - padding))
+            weight = functional.pad(convolution.weight.detach(), ends)
+            rows.append(weight.transpose(1, 2).flatten(1))
+            biases.append(convolution.bias)
+        self.linear = linear(torch.cat(rows), torch.cat(biases))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[batch, seq, in]`` to ``[batch, seq, filters]``."""
+        if self.before or self.after:
+            x = functional.pad(x, (0, 0, self.before, self.after))
+            span = (self.before + 1 + self.after) * self.width
+            x = x.flatten(1).unfold(1, span, self.width)
+        features: Tensor = self.linear(x)
+        return features
+
+
+class LeanConvolutions(nn.Module):
+    """Convolutions of several widths in one product, and the maximum of each filter."""
+
+    def __init__(self, module: MaskedConvolutions) -> None:
+        """Take the weights of ``module``."""
+        super().__init__()
+        self.windows = Windows(list(module.convolutions))
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """Map hidden ``[batch, seq, in]`` and mask ``[batch, seq]`` to ``[batch, out]``."""
+        real = mask[:, :, None].to(hidden.dtype)
+        return (torch.relu(self.windows(hidden * real)) * real).amax(dim=1)
+
+
+class LeanDenseNet(nn.Module):
+    """A dense block whose columns begin with one product, since they share their input."""
+
+    def __init__(self, module: DenseNet) -> None:
+        """Take the weights of ``module``."""
+        super().__init__()
+        self.depth, every = module.depth, list(module.convolutions)
+        self.columns = len(every) // self.depth
+        self.first = Windows(every[:: self.depth])
+        # column after column, each without its first
+        self.rest = nn.ModuleList(Windows([every[i]]) for i in range(len(every)) if i % self.depth)
+        self.join, self.activation = Windows([module.join]), module.activation
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """Map hidden ``[batch, seq, in]`` and mask ``[batch, seq]`` to ``[batch, seq, out]``."""
+        real = mask[:, :, None].to(hidden.dtype)
+        x = hidden * real
+        lasts = [x]
+        more = self.depth - 1
+        starts = (self.activation(self.first(x)) * real).chunk(self.columns, dim=2)
+        for column, start in enumerate(starts):
+            found = [start]
+            for windows in self.rest[column * more : (column + 1) * more]:
+                found.append(self.activation(windows(torch.cat(found, dim=2))) * real)
+            lasts.append(found[-1])
+        return torch.relu(self.join(torch.cat(lasts, dim=2)))
+
+
+class LeanDsa(nn.Module):
+    """Dynamic self-attention, all attentions in one batched product."""
+
+    def __init__(self, module: DynamicSelfAttention) -> None:
+        """Take the weights of ``module``."""
+        super().__init__()
+        self.project, self.iterations = module.project, module.iterations
+        self.shape = module.attentions, module.size
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """Map hidden ``[batch, seq, in]`` and mask ``[batch, seq]`` to ``[batch, out]``."""
+        projected = functional.leaky_relu(self.project(hidden))
+        # As [batch, attentions, seq, size], copied: views have other kernels alone than in a batch.
+        x = projected.unflatten(2, self.shape).transpose(1, 2).contiguous()
+        hide = torch.zeros_like(mask, dtype=x.dtype).masked_fill(~mask, float("-inf"))
+        scores = hide[:, None, None, :]  # [batch, attentions, 1, seq], before softmax
+        z = torch.tanh(scores.softmax(dim=3) @ x)
+        for _ in range(self.iterations - 1):
+            scores = scores + z @ x.transpose(2, 3)
+            z = torch.tanh(scores.softmax(dim=3) @ x)
+        return z.flatten(1)
+
+
+def linear(weight: Tensor, bias: Tensor) -> nn.Linear:
+    """Return a layer of ``weight`` ``[out, in]`` and ``bias`` ``[out]``."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    layer.weight, layer.bias = nn.Parameter(weight.detach()), nn.Parameter(bias.detach())
+    return layer

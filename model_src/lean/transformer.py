@@ -1,0 +1,180 @@
+"""BERT and its kin without the work that an answer does not need.
+
+One projection gives queries, keys and values of a layer, position tables are added up in advance,
+and where only the first state is used, the last layer computes no other.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from model_src.embeddings.transformer import TransformerEmbedding
+from model_src.interfaces import Embedding
+from model_src.lean.convolutions import linear
+
+_TANH = partial(functional.gelu, approximate="tanh")
+# transformers spells the second one out in eight operations.
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": functional.gelu,
+    "gelu_new": _TANH,
+    "gelu_fast": _TANH,
+    "gelu_pytorch_tanh": _TANH,
+    "relu": torch.relu,
+    "silu": functional.silu,
+    "swish": functional.silu,
+}
+
+
+@dataclass(frozen=True)
+class _Names:
+    """Where a model type of transformers keeps the parts of a layer, and what it adds to them."""
+
+    parts: str  # query, key, value, output, its norm, up, down, its norm
+    stack: str = "encoder.layer"
+    activation: str = "hidden_act"
+    project: str = ""  # from the width of the word vectors to that of the layers
+    shifted: bool = False  # positions are numbered from the one after the pad's id
+
+
+_BERT = _Names(
+    "attention.self.query attention.self.key attention.self.value attention.output.dense "
+    "attention.output.LayerNorm intermediate.dense output.dense output.LayerNorm"
+)
+_NAMES = {
+    "bert": _BERT,
+    "roberta": _Names(_BERT.parts, shifted=True),
+    "electra": _Names(_BERT.parts, project="embeddings_project"),
+    "distilbert": _Names(
+        "attention.q_lin attention.k_lin attention.v_lin attention.out_lin "
+        "sa_layer_norm ffn.lin1 ffn.lin2 output_layer_norm",
+        stack="transformer.layer",
+        activation="activation",
+    ),
+    "mpnet": _Names(
+        "attention.attn.q attention.attn.k attention.attn.v attention.attn.o "
+        "attention.LayerNorm intermediate.dense output.dense output.LayerNorm",
+        shifted=True,
+    ),
+    "albert": _Names(
+        "attention.query attention.key attention.value attention.dense "
+        "attention.LayerNorm ffn ffn_output full_layer_layer_norm",
+        stack="encoder.albert_layer_groups",
+        project="encoder.embedding_hidden_mapping_in",
+    ),
+}
+
+
+def lean_transformer(embedding: TransformerEmbedding, *, first: bool) -> Embedding:
+    """Return ``embedding`` in its lean form, or as it is where there is none.
+
+    BART has none: its decoder is causal and looks at an encoder as well.
+    """
+    config = embedding.model.config
+    names = _NAMES.get(config.model_type)
+    if names is None or getattr(config, "is_decoder", False):
+        return embedding
+    if getattr(config, names.activation) not in _ACTIVATIONS:
+        return embedding
+    return LeanTransformer(embedding.model, names, first=first)
+
+
+class LeanTransformer(Embedding):
+    """The last hidden states of an encoder: all of them, or only the first of each sentence."""
+
+    places: Tensor
+    relative: Tensor | None
+
+    def __init__(self, model: Any, names: _Names, *, first: bool) -> None:  # noqa: ANN401
+        """Take the weights of ``model``, a bare encoder of transformers."""
+        super().__init__()
+        config, old = model.config, model.embeddings
+        self.hidden_size, self.first = config.hidden_size, first
+        self.words, self.norm = old.word_embeddings, old.LayerNorm
+        places = old.position_embeddings.weight.detach()
+        if names.shifted:
+            places = places[old.padding_idx + 1 :]
+        if hasattr(old, "token_type_embeddings"):
+            places = places + old.token_type_embeddings.weight.detach()[0]
+        self.register_buffer("places", places.clone())
+        self.project = model.get_submodule(names.project) if _has(model, names.project) else None
+        relative = _relative(model, len(places)) if config.model_type == "mpnet" else None
+        self.register_buffer("relative", relative)
+        activation = _ACTIVATIONS[getattr(config, names.activation)]
+        stack, heads = _stack(model, names), config.num_attention_heads
+        # ALBERT passes through one layer many times.
+        made = {layer: Layer(layer, names, heads, activation) for layer in dict.fromkeys(stack)}
+        self.layers = nn.ModuleList(made[layer] for layer in stack)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Map ids and mask ``[batch, seq]`` to ``[batch, seq or 1, hidden]``."""
+        length = ids.shape[1]
+        x: Tensor = self.norm(self.words(ids) + self.places[:length])
+        if self.project is not None:
+            x = self.project(x)
+        bias = torch.zeros_like(mask, dtype=x.dtype).masked_fill(~mask, float("-inf"))
+        bias = bias[:, None, None, :]
+        if self.relative is not None:
+            steps = torch.arange(length, device=ids.device)
+            bias = bias + self.relative[:, steps - steps[:, None] + len(self.places) - 1]
+        *most, last = self.layers
+        for layer in most:
+            x = layer(x, bias, first=False)
+        states: Tensor = last(x, bias, first=self.first)
+        return states
+
+
+class Layer(nn.Module):
+    """Attention and two linear layers, each with a residual and a norm (arXiv 1706.03762)."""
+
+    def __init__(
+        self, layer: nn.Module, names: _Names, heads: int, activation: Callable[[Tensor], Tensor]
+    ) -> None:
+        """Take the weights of ``layer``, whose parts have ``names``."""
+        super().__init__()
+        parts: list[Any] = [layer.get_submodule(name) for name in names.parts.split()]
+        q, k, v, self.out, self.out_norm, self.up, self.down, self.down_norm = parts
+        self.qkv = linear(
+            torch.cat([q.weight, k.weight, v.weight]), torch.cat([q.bias, k.bias, v.bias])
+        )
+        self.heads, self.activation = heads, activation
+
+    def forward(self, x: Tensor, bias: Tensor, *, first: bool) -> Tensor:
+        """Map ``[batch, seq, hidden]`` to ``[batch, seq or 1, hidden]``.
+
+        ``bias`` is added to the scores of attention: ``[batch, 1 or heads, 1 or seq, seq]``.
+        """
+        split = self.qkv(x).unflatten(2, (3, self.heads, -1))
+        q, k, v = split.permute(2, 0, 3, 1, 4)  # each [batch, heads, seq, values]
+        if first:
+            x, q, bias = x[:, :1], q[:, :, :1], bias[:, :, :1]
+        found = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        x = self.out_norm(x + self.out(found.transpose(1, 2).flatten(2)))
+        states: Tensor = self.down_norm(x + self.down(self.activation(self.up(x))))
+        return states
+
+
+def _has(model: nn.Module, path: str) -> bool:
+    return bool(path) and any(name == path for name, _ in model.named_modules())
+
+
+def _stack(model: Any, names: _Names) -> list[nn.Module]:  # noqa: ANN401
+    """Return the layers in the order in which states pass through them."""
+    stack = list(model.get_submodule(names.stack))
+    if model.config.model_type != "albert":
+        return stack
+    depth = model.config.num_hidden_layers
+    groups = (stack[int(i / (depth / len(stack)))] for i in range(depth))
+    return [layer for group in groups for layer in group.albert_layers]
+
+
+def _relative(model: Any, most: int) -> Tensor:  # noqa: ANN401
+    """Return MPNet's bias ``[heads, 2 * most - 1]`` of the distances from 1 - most to most - 1."""
+    table: Tensor = model.encoder.relative_attention_bias.weight.detach()
+    distances = torch.arange(1 - most, most, device=table.device)
+    buckets = model.encoder.relative_position_bucket(distances, num_buckets=32)
+    return table[buckets].T.contiguous()

@@ -1,0 +1,110 @@
+"""The lean form of every model gives the answers of the modules that were trained."""
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from model_src.backends import FORMATS, eager, int8, torchscript
+from model_src.bundle import Bundle
+from model_src.classifier import Classifier
+from model_src.embeddings.transformer import BartEmbedding, TransformerEmbedding
+from model_src.encoders.cnn import MaskedConvolutions
+from model_src.encoders.densenet import DenseNet
+from model_src.encoders.dsa import DynamicSelfAttention
+from model_src.errors import BundleError
+from model_src.lean import lean
+from model_src.predictor import Predictor
+from model_src.tokenizer import pad_batch
+from tests.conftest import PAIRS, Models
+
+EXACT = 1e-5
+HEAVY = (TransformerEmbedding, MaskedConvolutions, DenseNet, DynamicSelfAttention)
+
+
+def trained(tiny: Models, pair: tuple[str, str]) -> tuple[Classifier, Bundle]:
+    bundle = Bundle.read(tiny.models[pair])
+    return eager.load(bundle), bundle
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+@torch.inference_mode()
+def test_the_lean_form_gives_equal_probabilities(tiny: Models, pair: tuple[str, str]) -> None:
+    """Alone, padded, in any batch, of one token only: random ids and random lengths."""
+    model, bundle = trained(tiny, pair)
+    shorter = lean(model)
+    graph = torchscript.freeze(shorter)
+    generator = random.Random(4)
+    fixed = [[1], [2], [40], [1, 1], [60, 1, 2, 3]]
+    for sizes in fixed + [generator.choices(range(1, 41), k=9) for _ in range(10)]:
+        words = range(5, bundle.shape["vocab_size"])
+        rows = [generator.choices(words, k=size) for size in sizes]
+        ids, mask = pad_batch(rows, bundle.tokenizer.pad_id)
+        expected = model(ids, mask).double().softmax(dim=1)
+        for other in (shorter, graph):
+            found = other(ids, mask).double().softmax(dim=1)
+            assert (found - expected).abs().max() <= EXACT
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+def test_no_heavy_part_stays_but_that_of_bart(tiny: Models, pair: tuple[str, str]) -> None:
+    model, _ = trained(tiny, pair)
+    stayed = [part for part in lean(model).modules() if isinstance(part, HEAVY)]
+    assert all(isinstance(part, BartEmbedding) for part in stayed)
+    assert bool(stayed) == (pair[0] == "bart")
+
+
+def test_the_trained_modules_stay_as_they_are(tiny: Models) -> None:
+    model, _ = trained(tiny, ("bert", "cls"))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    lean(model)
+    after = model.state_dict()
+    assert set(after) == set(before)
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_a_cls_head_needs_one_position_of_the_last_layer(tiny: Models) -> None:
+    model, bundle = trained(tiny, ("bert", "cls"))
+    seen: list[torch.Size] = []
+    shorter = lean(model)
+    *_, last = shorter.embedding.layers  # type: ignore[misc]
+    last.up.register_forward_hook(lambda _module, inputs, _out: seen.append(inputs[0].shape))
+    shorter(*pad_batch([[5] * 9, [6]], bundle.tokenizer.pad_id))
+    assert [shape[1] for shape in seen] == [1]
+
+
+@pytest.mark.parametrize("activation", ["gelu_new", "relu", "silu", "gelu_10"])
+@torch.inference_mode()
+def test_other_activations_are_kept(tiny: Models, activation: str) -> None:
+    bundle = Bundle.read(tiny.models["albert", "cls"])
+    shape = bundle.shape | {"hidden_act": activation}
+    torch.manual_seed(0)
+    model = Classifier(bundle.config, shape, 2).eval()
+    ids, mask = pad_batch([[5, 6, 7, 8], [9]], bundle.tokenizer.pad_id)
+    assert (lean(model)(ids, mask) - model(ids, mask)).abs().max() <= EXACT
+
+
+def test_an_int8_file_with_other_layers_is_refused(tiny: Models, tmp_path: Path) -> None:
+    """As versions before the lean form wrote it."""
+    folder = tiny.exports["glove-cnn-int8"]
+    tensors = load_file(folder / FORMATS["int8"].file)
+    tensors["encoder.convolve.convolutions.0.weight"] = torch.zeros(1)
+    save_file(tensors, tmp_path / "old")
+    with pytest.raises(BundleError, match="export it again"):
+        int8.load(Bundle.read(folder), tmp_path / "old")
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+@torch.inference_mode()
+def test_int8_mates_of_one_length_change_no_bit(tiny: Models, pair: tuple[str, str]) -> None:
+    """Rounding would turn a last bit into whole steps of a quantized value."""
+    backend = Predictor.load(tiny.exports[f"{pair[0]}-{pair[1]}-int8"]).backend
+    words = Bundle.read(tiny.models[pair]).shape["vocab_size"]
+    generator = random.Random(5)
+    for size in (1, 2, 3, 8, 17, 33):
+        rows = [generator.choices(range(5, words), k=size) for _ in range(9)]
+        together = backend(*pad_batch(rows, 0))
+        alone = torch.cat([backend(*pad_batch([row], 0)) for row in rows])
+        assert torch.equal(together, alone)
