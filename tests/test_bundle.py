@@ -1,7 +1,6 @@
 """A bundle is written whole or not at all, and a damaged one is refused with a clear sentence."""
 
 import json
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -94,7 +93,10 @@ def test_no_format_needs_pickle(tiny: Models) -> None:
     for folder in (*tiny.models.values(), *tiny.exports.values()):
         for path in files(folder):
             assert path.suffix in {".json", ".safetensors"} or path.name == "model.pt"
-            assert not re.match(rb"\x80[\x02-\x05]", path.read_bytes())
+            content = path.read_bytes()
+            if path.suffix == ".safetensors":  # the size of a header, of any bytes, then JSON
+                content = content[8:]
+            assert not content.startswith(b"\x80")
     assert WEIGHTS.endswith(".safetensors")
     assert {entry.file for entry in FORMATS.values()} == {"model.pt", "model.int8.safetensors"}
 

@@ -108,3 +108,12 @@ def test_int8_mates_of_one_length_change_no_bit(tiny: Models, pair: tuple[str, s
         together = backend(*pad_batch(rows, 0))
         alone = torch.cat([backend(*pad_batch([row], 0)) for row in rows])
         assert torch.equal(together, alone)
+
+
+def test_torchscript_works_without_onednn(tiny: Models, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tiny.exports["glove-densenet-cnn-torchscript"]
+    texts = ["a lovely film", "dull"]
+    before = Predictor.load(folder).predict(texts)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    for a, b in zip(before, Predictor.load(folder).predict(texts), strict=True):
+        assert max(abs(a.scores[label] - b.scores[label]) for label in a.scores) <= EXACT
