@@ -4,6 +4,7 @@ UserError
 ├── ConfigError      a key, value or option that is not known or not of its type
 ├── DataError        a data file or data directory that breaks the data contract
 ├── BundleError      a model or export directory that is missing, damaged or of another version
+├── PackageError     a package that a format needs is not installed
 ├── RequestError     a request body that breaks the serving contract
 └── ServerError      a server that did not start, answer or stop
 """
@@ -26,6 +27,10 @@ class DataError(UserError):
 
 class BundleError(UserError):
     """A model or export directory is missing, damaged or of another version."""
+
+
+class PackageError(UserError):
+    """A package that a format needs is not installed."""
 
 
 class RequestError(UserError):

@@ -7,7 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from model_src.backends import FORMATS, eager
+from model_src.backends import FORMATS, eager, require
 from model_src.bundle import EXPORT, METRICS, OWN, Bundle, seal
 from model_src.decode import Prediction
 from model_src.errors import BundleError, ConfigError, nearest
@@ -34,6 +34,7 @@ def export(model_dir: Path, name: str, save_path: Path, texts: list[str]) -> Bun
     Raises:
         ConfigError: for an unknown format.
         BundleError: when ``model_dir`` is no model directory.
+        PackageError: when the format needs a package that is not installed.
 
     """
     if name not in FORMATS:
@@ -43,6 +44,7 @@ def export(model_dir: Path, name: str, save_path: Path, texts: list[str]) -> Bun
         raise BundleError(f"{model_dir} is an export already; export needs a model directory")
     if save_path.resolve() == model_dir.resolve():
         raise BundleError(f"{save_path} is the model itself: name another folder for the export")
+    require(name, to_export=True)
     entry = FORMATS[name]
     with atomic_dir(save_path, OWN) as folder:
         source.write_common(folder)

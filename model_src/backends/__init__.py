@@ -1,31 +1,31 @@
 """The table of export formats, and the one interface behind which each of them runs."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
 
-from torch import Tensor, nn
+from torch import nn
 
-from model_src.backends import int8, torchscript
+from model_src.backends import bf16, int8, onnx, openvino, torchscript
+from model_src.backends.common import Backend
 from model_src.bundle import Bundle
-
-
-class Backend(Protocol):
-    """What a loaded model can do."""
-
-    def __call__(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Map ids ``[batch, seq]`` int64 and mask ``[batch, seq]`` bool to ``[batch, labels]``."""
+from model_src.errors import PackageError
 
 
 @dataclass(frozen=True)
 class Format:
-    """One entry: the file it writes and its two functions."""
+    """One entry: the file it writes, its two functions and the packages they need."""
 
     file: str
     export: Callable[[nn.Module, Path], None]
     load: Callable[[Bundle, Path], Backend]
     summary: str
+    # beyond requirements.txt; loading needs the first, exporting both
+    needs: tuple[str, ...] = ()
+    export_needs: tuple[str, ...] = ()
+    export_tools: tuple[str, ...] = ()
 
 
 FORMATS = {
@@ -35,4 +35,65 @@ FORMATS = {
     "int8": Format(
         "model.int8.safetensors", int8.export, int8.load, "quantized state dict, dynamic int8"
     ),
+    "bf16": Format(
+        "model.bf16.safetensors", bf16.export, bf16.load, "state dict, products in bf16"
+    ),
+    "onnx": Format(
+        "model.onnx",
+        onnx.export,
+        onnx.load,
+        "ONNX Runtime, fp32",
+        needs=("onnxruntime",),
+        export_needs=("onnx",),
+    ),
+    "onnx-int8": Format(
+        "model.int8.onnx",
+        onnx.export_int8,
+        onnx.load_int8,
+        "ONNX Runtime, dynamic int8",
+        needs=("onnxruntime",),
+        export_needs=("onnx",),
+    ),
+    # OpenVINO reads ONNX itself: one file, and the same one for both.
+    "openvino": Format(
+        "model.onnx",
+        onnx.export,
+        openvino.load,
+        "OpenVINO, fp32",
+        needs=("openvino",),
+        export_needs=("onnx",),
+    ),
+    "openvino-bf16": Format(
+        "model.onnx",
+        onnx.export,
+        openvino.load_bf16,
+        "OpenVINO, products in bf16",
+        needs=("openvino",),
+        export_needs=("onnx",),
+    ),
 }
+
+
+def missing(name: str, *, to_export: bool = False) -> list[str]:
+    """Return what the format ``name`` needs and this machine lacks: packages, then tools."""
+    entry = FORMATS[name]
+    packages = entry.needs + (entry.export_needs if to_export else ())
+    tools = entry.export_tools if to_export else ()
+    return [each for each in packages if not find_spec(each)] + [
+        each for each in tools if not shutil.which(each)
+    ]
+
+
+def require(name: str, *, to_export: bool = False) -> None:
+    """Raise PackageError when anything is ``missing``."""
+    lacking = missing(name, to_export=to_export)
+    if not lacking:
+        return
+    tools = [tool for tool in lacking if tool in FORMATS[name].export_tools]
+    packages = [each for each in lacking if each not in tools]
+    ways = [f".venv/bin/pip install {' '.join(packages)} (exact versions: requirements-extra.txt)"]
+    if tools:
+        ways = [*ways[: len(packages)], f"apt-get install {' '.join(tools)}, or set CXX"]
+    raise PackageError(
+        f"the format {name} needs {' and '.join(lacking)}, not found here: {'; '.join(ways)}"
+    )

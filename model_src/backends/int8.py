@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from model_src.classifier import Classifier, state_of, ties_of
+from model_src.backends.common import Backend, fill, one_by_one, tensors_of
+from model_src.classifier import Classifier
 
 if TYPE_CHECKING:
-    from model_src.backends import Backend
     from model_src.bundle import Bundle
 
 _SCALE = "weight_scale"
@@ -25,8 +25,7 @@ _SCALE = "weight_scale"
 
 def export(model: nn.Module, path: Path) -> None:
     """Quantize the weights of linear layers and write them with everything else."""
-    # Position ids and the like are in no state dict, yet part of what the graph computes with.
-    tensors = dict(model.named_buffers()) | state_of(model)
+    tensors = tensors_of(model)
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
             scale = module.weight.detach().abs().amax(dim=1).clamp_min(1e-12) / 127
@@ -35,7 +34,7 @@ def export(model: nn.Module, path: Path) -> None:
     path.write_bytes(save({name: value.contiguous().clone() for name, value in tensors.items()}))
 
 
-def load(bundle: "Bundle", path: Path) -> "Backend":
+def load(bundle: "Bundle", path: Path) -> Backend:
     """Build an empty skeleton and put the quantized weights in; fp32 ones never exist."""
     tensors = load_file(path)
     with torch.device("meta"):
@@ -46,25 +45,8 @@ def load(bundle: "Bundle", path: Path) -> "Backend":
             weight, scale = (tensors.pop(f"{name}.{part}") for part in ("weight", _SCALE))
             bias = tensors.pop(f"{name}.bias", None)
             model.set_submodule(name, _Int8Linear(weight, scale, bias, top))
-    ties = ties_of(model)
-    for first, value in tensors.items():
-        for name in (first, *ties.get(first, ())):
-            owner, _, leaf = name.rpartition(".")
-            module = model.get_submodule(owner)
-            is_parameter = leaf in module._parameters
-            setattr(
-                module, leaf, nn.Parameter(value, requires_grad=False) if is_parameter else value
-            )
-
-    def run(ids: Tensor, mask: Tensor) -> Tensor:
-        # Rounding turns the last bits, in which fp32 kernels differ from batch to batch, into whole
-        # steps of a quantized value. A sentence at a time always meets the same kernels, so its
-        # answer never depends on its mates; on CPUs a batch gains next to nothing in int8 anyway.
-        lengths = mask.sum(dim=1).tolist()
-        rows = [model(ids[i : i + 1, :n], mask[i : i + 1, :n]) for i, n in enumerate(lengths)]
-        return torch.cat(rows)
-
-    return run
+    fill(model, tensors)
+    return one_by_one(model)  # on CPUs a batch gains next to nothing in int8 anyway
 
 
 class _Int8Linear(nn.Module):

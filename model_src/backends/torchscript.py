@@ -10,22 +10,21 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from model_src.backends.common import EXAMPLE, Backend
+
 if TYPE_CHECKING:
-    from model_src.backends import Backend
     from model_src.bundle import Bundle
 
 
 def export(model: nn.Module, path: Path) -> None:
     """Trace ``model`` with a dynamic batch and length, freeze it and write it to ``path``."""
-    ids = torch.ones(2, 7, dtype=torch.int64)
-    mask = torch.arange(7)[None, :] < torch.tensor([[7], [4]])
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        traced = torch.jit.trace(model.eval(), (ids, mask), check_trace=False)
+        traced = torch.jit.trace(model.eval(), EXAMPLE, check_trace=False)
         torch.jit.save(torch.jit.freeze(traced), str(path))
 
 
-def load(bundle: "Bundle", path: Path) -> "Backend":
+def load(bundle: "Bundle", path: Path) -> Backend:
     """Load the graph and let the runtime prepare it for this machine."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
