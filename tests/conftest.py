@@ -40,18 +40,20 @@ ALL = "ICLASSIFIER_ALL_FORMATS" in os.environ
 _SOME = [("glove", "cnn"), ("glove", "densenet-dsa"), ("bert", "cls"), ("bart", "cls")]
 _SOME += [("mpnet", "cnn"), ("albert", "cls")]
 _FEW = {"bf16": _SOME, "onnx-int8": _SOME, "openvino": _SOME, "openvino-bf16": _SOME}
+_FEW["pt2"] = [("glove", "cnn")]  # half a minute of compiling each
 EXPORTS = {
     f"{a}-{b}-{form}": form
     for (a, b), form in itertools.product(PAIRS, FORMATS)
     if ALL or (a, b) in _FEW.get(form, PAIRS)
 }
 INSTALLED = [form for form in FORMATS if not missing(form, to_export=True)]
+QUICK = [form for form in INSTALLED if form != "pt2"]
 
 # Archives and servers take a worker each: these hold one model a handler and head, and the formats
 # that need packages one model each.
 _HEADS = ("glove-cnn", "glove-densenet-dsa", "bert", "bart-cls")
 _ONE = {"bf16": "bert-cls", "onnx": "glove-densenet-dsa", "onnx-int8": "bert-cls"}
-_ONE |= {"openvino": "glove-cnn", "openvino-bf16": "bart-cls"}
+_ONE |= {"openvino": "glove-cnn", "openvino-bf16": "bart-cls", "pt2": "glove-cnn"}
 SERVED = [n for n, f in EXPORTS.items() if f in INSTALLED and n.startswith(_ONE.get(f, _HEADS))]
 
 # One archive of a multi-label model, whose labels these words give independently of each other.
@@ -212,14 +214,14 @@ def multi_data(work: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def multi(work: Path, multi_data: Path, vectors: Path, checkpoint: Path) -> Models:
-    """Multi-label models of both handlers, exported in every format installed."""
+    """Multi-label models of both handlers, exported in every format that is quick to make."""
     loaded = data.load(multi_data)
     models, exports = {}, {}
     for name, encoder in [("glove", "cnn"), ("bert", "cls")]:
         config = tiny_config(name, encoder, vectors, checkpoint, epoch=8)
         folder = work / "multi" / f"{name}-{encoder}"
         models[name, encoder] = loop.train(config, loaded, folder).folder
-        for form in INSTALLED:
+        for form in QUICK:
             path = work / "multi" / f"{name}-{encoder}-{form}"
             texts = [example.text for example in loaded.valid]
             exports[path.name] = export(models[name, encoder], form, path, texts).folder

@@ -90,16 +90,14 @@ def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
 
 def test_no_format_needs_pickle(tiny: Models) -> None:
     """A pickle begins with its protocol; TorchScript is a zip with pickles that torch restricts."""
+    kinds = {".safetensors", ".onnx", ".pt", ".pt2"}
     for folder in (*tiny.models.values(), *tiny.exports.values()):
         for path in files(folder):
-            assert path.suffix in {".json", ".safetensors", ".onnx"} or path.name == "model.pt"
+            assert path.suffix in {".json", *kinds}
+            assert path.suffix != ".pt" or path.name == "model.pt"
             assert not path.read_bytes().startswith(b"\x80")
     assert WEIGHTS.endswith(".safetensors")
-    assert {Path(entry.file).suffix for entry in FORMATS.values()} == {
-        ".pt",
-        ".safetensors",
-        ".onnx",
-    }
+    assert {Path(entry.file).suffix for entry in FORMATS.values()} == kinds
 
 
 def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from model_src.bundle import EXPORT, seal
 from model_src.errors import BundleError, PackageError
 from model_src.predictor import Predictor
 from serving.export import export
-from tests.conftest import EXPORTS, INSTALLED, ROOT, Models
+from tests.conftest import EXPORTS, INSTALLED, QUICK, ROOT, Models
 
 NEEDY = [name for name, entry in FORMATS.items() if entry.needs or entry.export_needs]
 PACKAGES = {package for name in NEEDY for package in FORMATS[name].needs}
@@ -55,6 +55,25 @@ def test_an_export_whose_package_is_missing_says_so(
         Predictor.load(tiny.exports[f"glove-cnn-{name}"])
 
 
+def test_native_code_for_another_cpu_is_refused(
+    tiny: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "pt2" not in INSTALLED or torch.backends.cpu.get_cpu_capability() != "AVX512":
+        pytest.skip("needs a C++ compiler and a CPU with AVX-512")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    with pytest.raises(BundleError, match="compiled for a CPU with AVX512, this one has AVX2"):
+        Predictor.load(tiny.exports["glove-cnn-pt2"])
+
+
+def test_native_code_needs_no_compiler_to_load(
+    tiny: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "pt2" not in INSTALLED:
+        pytest.skip("needs a C++ compiler")
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert Predictor.load(tiny.exports["glove-cnn-pt2"]).predict(["great"])
+
+
 def test_the_list_of_extra_packages_is_that_of_the_table() -> None:
     lines = (ROOT / "requirements-extra.txt").read_text(encoding="utf-8").splitlines()
     listed = {line.split("==")[0] for line in lines if "==" in line}
@@ -63,8 +82,8 @@ def test_the_list_of_extra_packages_is_that_of_the_table() -> None:
     assert all(f"\n{package}==" not in always for package in listed)
 
 
-# TorchScript numbers its classes by how many the process has seen.
-@pytest.mark.parametrize("name", [name for name in INSTALLED if name != "torchscript"])
+# TorchScript numbers its classes by how many the process has seen; compilers write paths and times.
+@pytest.mark.parametrize("name", [name for name in QUICK if name != "torchscript"])
 def test_equal_models_give_equal_files(tiny: Models, tmp_path: Path, name: str) -> None:
     again = export(tiny.models["bert", "cls"], name, tmp_path / "again", ["a"]).folder
     file = FORMATS[name].file
@@ -74,7 +93,7 @@ def test_equal_models_give_equal_files(tiny: Models, tmp_path: Path, name: str) 
 @pytest.mark.parametrize("name", INSTALLED)
 def test_a_file_that_is_no_model_is_refused(tiny: Models, tmp_path: Path, name: str) -> None:
     """With a manifest that knows no better, as a damaged export of another program has it."""
-    folder = shutil.copytree(tiny.exports[f"bert-cls-{name}"], tmp_path / "broken")
+    folder = shutil.copytree(tiny.exports[f"glove-cnn-{name}"], tmp_path / "broken")
     path = folder / FORMATS[name].file
     path.write_bytes(path.read_bytes()[:1000])
     seal(folder, "export", (EXPORT, path.name))

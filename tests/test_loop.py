@@ -18,7 +18,7 @@ from model_src.config import Config
 from model_src.errors import ConfigError, UserError
 from model_src.predictor import Predictor
 from model_src.tokenizer import SubwordTokenizer, WordTokenizer
-from tests.conftest import INSTALLED, ROOT, Models, sentence, tiny_config
+from tests.conftest import QUICK, ROOT, Models, sentence, tiny_config
 from train import distill, loop, precision
 from train.batches import Features, WordDropout
 from train.board import Board
@@ -322,7 +322,7 @@ def test_a_checkpoint_in_half_precision_is_trained_in_fp32(
     assert Predictor.load(made.folder).predict(["great"])
 
 
-@pytest.mark.parametrize("form", INSTALLED)
+@pytest.mark.parametrize("form", QUICK)
 def test_any_export_can_teach(
     tmp_path: Path, tiny: Models, loaded: Data, vectors: Path, checkpoint: Path, form: str
 ) -> None:

@@ -16,7 +16,7 @@ from scripts.options import Parser
 from serving.archive import archive
 from serving.client import Client
 from serving.server import Server
-from tests.conftest import INSTALLED, MULTI, ODD_TEXTS, TRIGGERS, Models, read_json, tiny_config
+from tests.conftest import MULTI, ODD_TEXTS, QUICK, TRIGGERS, Models, read_json, tiny_config
 from train import data
 from train.data import Data, Example
 from train.evaluate import evaluate
@@ -24,7 +24,7 @@ from train.task import TASKS, settle
 
 TEXT = "a dull , charming film"
 PAIRS = [("glove", "cnn"), ("bert", "cls")]
-EXPORTS = [f"{a}-{b}-{form}" for a, b in PAIRS for form in INSTALLED]
+EXPORTS = [f"{a}-{b}-{form}" for a, b in PAIRS for form in QUICK]
 
 TABLE = b"id,comment_text,toxic,insult\n1,a b,1,1\n2,c,0,0\n3,d,0,1\n"
 ROWS = [

@@ -20,7 +20,7 @@ def difference(a: Prediction, b: Prediction) -> float:
 
 # How far the probability of a label may move from fp32, and it is for tiny models that it moves.
 ALLOWED = {"torchscript": 1e-5, "int8": 0.05, "bf16": 0.03, "onnx": 1e-5, "onnx-int8": 0.05}
-ALLOWED |= {"openvino": 1e-5, "openvino-bf16": 0.03}
+ALLOWED |= {"openvino": 1e-5, "openvino-bf16": 0.03, "pt2": 1e-5}
 
 
 def load(tiny: Models, name: str) -> Predictor:

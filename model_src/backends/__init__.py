@@ -1,5 +1,6 @@
 """The table of export formats, and the one interface behind which each of them runs."""
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
-from model_src.backends import bf16, int8, onnx, openvino, torchscript
+from model_src.backends import bf16, int8, onnx, openvino, pt2, torchscript
 from model_src.backends.common import Backend
 from model_src.bundle import Bundle
 from model_src.errors import PackageError
@@ -70,6 +71,13 @@ FORMATS = {
         "OpenVINO, products in bf16",
         needs=("openvino",),
         export_needs=("onnx",),
+    ),
+    "pt2": Format(
+        "model.pt2",
+        pt2.export,
+        pt2.load,
+        "native code by AOTInductor, fp32, for CPUs like this one",
+        export_tools=(os.environ.get("CXX", "g++"),),
     ),
 }
 
