@@ -5,6 +5,7 @@ UserError
 ├── DataError        a data file or data directory that breaks the data contract
 ├── BundleError      a model or export directory that is missing, damaged or of another version
 ├── RefusedError     an export that is not close enough to its model
+├── PackageError     a package that a format needs is not installed
 ├── RequestError     a request body that breaks the serving contract
 └── ServerError      a server that did not start, answer or stop
 """
@@ -31,6 +32,10 @@ class BundleError(UserError):
 
 class RefusedError(UserError):
     """An export is not close enough to its model."""
+
+
+class PackageError(UserError):
+    """A package that a format needs is not installed."""
 
 
 class RequestError(UserError):

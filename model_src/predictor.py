@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Self
 
 import torch
+from safetensors import SafetensorError
 
-from model_src.backends import FORMATS, Backend, eager
+from model_src.backends import FORMATS, eager, require
+from model_src.backends.common import Backend
 from model_src.bundle import EXPORT, Bundle
 from model_src.decode import Prediction, decode
 from model_src.errors import BundleError, nearest
@@ -26,6 +28,7 @@ class Predictor:
 
         Raises:
             BundleError: when the directory does not hold what its manifest says.
+            PackageError: when its format needs a package that is not installed.
 
         """
         bundle = Bundle.read(folder)
@@ -34,10 +37,11 @@ class Predictor:
         name = read_json(folder / EXPORT, BundleError).get("format", "")
         if name not in FORMATS:
             raise BundleError(f"{folder} has the unknown format {name!r}{nearest(name, FORMATS)}")
+        require(name)
         entry = FORMATS[name]
         try:
             return cls(bundle, entry.load(bundle, folder / entry.file))
-        except RuntimeError as reason:
+        except (RuntimeError, SafetensorError) as reason:
             raise BundleError(f"{folder / entry.file} cannot be loaded: {reason}") from None
 
     def predict(self, texts: list[str], batch_size: int = 32) -> list[Prediction]:

@@ -16,6 +16,7 @@ from model_archiver.model_archiver_config import ModelArchiverConfig
 from tqdm import tqdm
 
 from model_src import bundle as bundles
+from model_src.backends import FORMATS, require
 from model_src.bundle import EXPORT, MANIFEST, Bundle
 from model_src.classifier import family_of
 from model_src.embeddings import EMBEDDINGS
@@ -47,11 +48,15 @@ def archive(export_dir: Path, model_name: str, model_store: Path) -> Path:
     Raises:
         BundleError: when it is no export directory, or the packed handler answers otherwise than
             the export did.
+        PackageError: when its format needs a package that is not installed.
 
     """
     bundle = Bundle.read(export_dir)
     if bundle.kind != "export":
         raise BundleError(f"{export_dir} is no export; make one with ./iclassifier export")
+    form = read_json(export_dir / EXPORT, BundleError).get("format")
+    if form in FORMATS:
+        require(form)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", model_name):
         raise BundleError(
             f"the name {model_name!r} may hold a-z, A-Z, 0-9, - _ and . only: give --model_name"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from model_src.backends import FORMATS, eager
+from model_src.backends import FORMATS, eager, require
 from model_src.bundle import EXPORT, METRICS, OWN, Bundle, seal
 from model_src.errors import BundleError, ConfigError, RefusedError, nearest
 from model_src.files import atomic_dir
@@ -61,6 +61,7 @@ def export(
         ConfigError: for an unknown format.
         BundleError: when ``model_dir`` is no model directory.
         RefusedError: when the export breaks a rule; ``save_path`` is left as it was.
+        PackageError: when the format needs a package that is not installed.
 
     """
     if name not in FORMATS:
@@ -94,6 +95,7 @@ def load_source(model_dir: Path, save_path: Path) -> Predictor:
 
 def make(source: Bundle, name: str, folder: Path) -> Candidate:
     """Write the whole export directory ``folder``, without measures, and load it."""
+    require(name, to_export=True)
     entry = FORMATS[name]
     folder.mkdir()
     source.write_common(folder)

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from model_src.backends import Backend, Format
+from model_src.backends import Format
+from model_src.backends.common import Backend
 from model_src.bundle import Bundle
 
 Change = Callable[[Tensor], Tensor]

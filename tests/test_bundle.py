@@ -90,15 +90,17 @@ def test_a_folder_that_is_no_bundle_is_refused(tmp_path: Path) -> None:
 
 def test_no_format_needs_pickle(tiny: Models) -> None:
     """A pickle begins with its protocol; TorchScript is a zip with pickles that torch restricts."""
+    kinds = {".safetensors", ".onnx", ".pt", ".pt2"}
     for folder in (*tiny.models.values(), *tiny.exports.values()):
         for path in files(folder):
-            assert path.suffix in {".json", ".safetensors"} or path.name == "model.pt"
+            assert path.suffix in {".json", *kinds}
+            assert path.suffix != ".pt" or path.name == "model.pt"
             content = path.read_bytes()
             if path.suffix == ".safetensors":  # the size of a header, of any bytes, then JSON
                 content = content[8:]
             assert not content.startswith(b"\x80")
     assert WEIGHTS.endswith(".safetensors")
-    assert {entry.file for entry in FORMATS.values()} == {"model.pt", "model.int8.safetensors"}
+    assert {Path(entry.file).suffix for entry in FORMATS.values()} == kinds
 
 
 def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:

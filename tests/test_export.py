@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from model_src.backends import FORMATS, Backend
+from model_src.backends import FORMATS
+from model_src.backends.common import Backend
 from model_src.bundle import Bundle
 from model_src.decode import decode
 from model_src.errors import ConfigError, DataError, RefusedError

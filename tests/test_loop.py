@@ -13,13 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from model_src.backends import FORMATS
 from model_src.bundle import WEIGHTS, Bundle
 from model_src.config import Config
 from model_src.errors import ConfigError, UserError
 from model_src.predictor import Predictor
 from model_src.tokenizer import SubwordTokenizer, WordTokenizer
-from tests.conftest import ROOT, Models, sentence, tiny_config
+from tests.conftest import QUICK, ROOT, Models, sentence, tiny_config
 from train import distill, loop, precision
 from train.batches import Features, WordDropout
 from train.board import Board
@@ -323,7 +322,7 @@ def test_a_checkpoint_in_half_precision_is_trained_in_fp32(
     assert Predictor.load(made.folder).predict(["great"])
 
 
-@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("form", QUICK)
 def test_any_export_can_teach(
     tmp_path: Path, tiny: Models, loaded: Data, vectors: Path, checkpoint: Path, form: str
 ) -> None:

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from model_src.backends import FORMATS
 from model_src.bundle import Bundle
 from model_src.decode import decode
 from model_src.errors import ConfigError, DataError
@@ -14,7 +13,7 @@ from model_src.predictor import Predictor
 from serving.archive import archive
 from serving.client import Client
 from serving.server import Server
-from tests.conftest import MULTI, ODD_TEXTS, TRIGGERS, Models, read_json, tiny_config, verb
+from tests.conftest import MULTI, ODD_TEXTS, QUICK, TRIGGERS, Models, read_json, tiny_config, verb
 from train import data
 from train.data import Data, Example
 from train.evaluate import evaluate
@@ -22,7 +21,7 @@ from train.task import TASKS, settle
 
 TEXT = "a dull , charming film"
 PAIRS = [("glove", "cnn"), ("bert", "cls")]
-EXPORTS = [f"{a}-{b}-{form}" for a, b in PAIRS for form in FORMATS]
+EXPORTS = [f"{a}-{b}-{form}" for a, b in PAIRS for form in QUICK]
 
 TABLE = b"id,comment_text,toxic,insult\n1,a b,1,1\n2,c,0,0\n3,d,0,1\n"
 ROWS = [

@@ -1,32 +1,27 @@
 """The table of export formats, and the one interface behind which each of them runs."""
 
+import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
 
-from torch import Tensor
-
-from model_src.backends import int8, torchscript
+from model_src.backends import bf16, int8, onnx, openvino, pt2, torchscript
+from model_src.backends.common import Backend
 from model_src.bundle import Bundle
 from model_src.classifier import Classifier
-
-
-class Backend(Protocol):
-    """What a loaded model can do."""
-
-    def __call__(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Map ids ``[batch, seq]`` int64 and mask ``[batch, seq]`` bool to ``[batch, labels]``."""
+from model_src.errors import PackageError
 
 
 @dataclass(frozen=True)
 class Format:
-    """One entry: the file it writes, its two functions, and what to expect of it.
+    """One entry: the file it writes, its two functions, what to expect of it and what it needs.
 
     ``exact`` says that it computes in fp32, and so must keep every probability to 1e-4; others may
-    change them a little, but not the labels. ``depends`` orders formats by what they need
-    where they run: 0 a small runtime on any processor, 1 torch, 2 torch and our classes, 3 the kind
-    of processor that it was made on.
+    change them a little, but not the labels. ``depends`` orders formats by what they need where
+    they run: 0 a small runtime on any processor, 1 torch, 2 torch and our classes, 3 the kind of
+    processor that it was made on.
     """
 
     file: str
@@ -35,6 +30,10 @@ class Format:
     summary: str
     exact: bool
     depends: int
+    # beyond requirements.txt; loading needs the first, exporting both
+    needs: tuple[str, ...] = ()
+    export_needs: tuple[str, ...] = ()
+    export_tools: tuple[str, ...] = ()
 
 
 FORMATS = {
@@ -54,4 +53,87 @@ FORMATS = {
         exact=False,
         depends=2,
     ),
+    "bf16": Format(
+        "model.bf16.safetensors",
+        bf16.export,
+        bf16.load,
+        "state dict, products in bf16",
+        exact=False,
+        depends=2,
+    ),
+    "onnx": Format(
+        "model.onnx",
+        onnx.export,
+        onnx.load,
+        "ONNX Runtime, fp32",
+        exact=True,
+        depends=0,
+        needs=("onnxruntime",),
+        export_needs=("onnx",),
+    ),
+    "onnx-int8": Format(
+        "model.int8.onnx",
+        onnx.export_int8,
+        onnx.load_int8,
+        "ONNX Runtime, dynamic int8",
+        exact=False,
+        depends=0,
+        needs=("onnxruntime",),
+        export_needs=("onnx",),
+    ),
+    # OpenVINO reads ONNX itself: one file, and the same one for both.
+    "openvino": Format(
+        "model.onnx",
+        onnx.export,
+        openvino.load,
+        "OpenVINO, fp32",
+        exact=True,
+        depends=0,
+        needs=("openvino",),
+        export_needs=("onnx",),
+    ),
+    "openvino-bf16": Format(
+        "model.onnx",
+        onnx.export,
+        openvino.load_bf16,
+        "OpenVINO, products in bf16",
+        exact=False,
+        depends=0,
+        needs=("openvino",),
+        export_needs=("onnx",),
+    ),
+    "pt2": Format(
+        "model.pt2",
+        pt2.export,
+        pt2.load,
+        "native code by AOTInductor, fp32, for CPUs like this one",
+        exact=True,
+        depends=3,
+        export_tools=(os.environ.get("CXX", "g++"),),
+    ),
 }
+
+
+def missing(name: str, *, to_export: bool = False) -> list[str]:
+    """Return what the format ``name`` needs and this machine lacks: packages, then tools."""
+    entry = FORMATS[name]
+    packages = entry.needs + (entry.export_needs if to_export else ())
+    tools = entry.export_tools if to_export else ()
+    return [each for each in packages if not find_spec(each)] + [
+        each for each in tools if not shutil.which(each)
+    ]
+
+
+def require(name: str, *, to_export: bool = False) -> None:
+    """Raise PackageError when anything is ``missing``."""
+    lacking = missing(name, to_export=to_export)
+    if not lacking:
+        return
+    tools = [tool for tool in lacking if tool in FORMATS[name].export_tools]
+    packages = [each for each in lacking if each not in tools]
+    ways = [f".venv/bin/pip install {' '.join(packages)} (exact versions: requirements-extra.txt)"]
+    if tools:
+        ways = [*ways[: len(packages)], f"apt-get install {' '.join(tools)}, or set CXX"]
+    raise PackageError(
+        f"the format {name} needs {' and '.join(lacking)}, not found here: {'; '.join(ways)}"
+    )

@@ -14,13 +14,13 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from model_src.backends.common import Backend, by_length, fill, tensors_of
 from model_src.backends.torchscript import freeze
-from model_src.classifier import Classifier, state_of, ties_of
+from model_src.classifier import Classifier
 from model_src.errors import BundleError
 from model_src.lean import lean
 
 if TYPE_CHECKING:
-    from model_src.backends import Backend
     from model_src.bundle import Bundle
 
 _SCALE = "weight_scale"
@@ -29,7 +29,7 @@ _SCALE = "weight_scale"
 def export(classifier: Classifier, path: Path) -> None:
     """Quantize the linear layers of the lean form and write them with everything else."""
     model = lean(classifier)
-    tensors = _everything(model)
+    tensors = tensors_of(model)
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
             scale = module.weight.detach().abs().amax(dim=1).clamp_min(1e-12) / 127
@@ -38,7 +38,7 @@ def export(classifier: Classifier, path: Path) -> None:
     path.write_bytes(save({name: value.contiguous().clone() for name, value in tensors.items()}))
 
 
-def load(bundle: "Bundle", path: Path) -> "Backend":
+def load(bundle: "Bundle", path: Path) -> Backend:
     """Build an empty skeleton and put the quantized weights in; fp32 ones never exist.
 
     Raises:
@@ -48,7 +48,7 @@ def load(bundle: "Bundle", path: Path) -> "Backend":
     tensors = load_file(path)
     with torch.device("meta"):
         model: nn.Module = lean(Classifier(bundle.config, bundle.shape, len(bundle.labels)))
-    if {name for name in tensors if not name.endswith(_SCALE)} != set(_everything(model)):
+    if {name for name in tensors if not name.endswith(_SCALE)} != set(tensors_of(model)):
         raise BundleError(f"{path} has other layers than this version makes: export it again")
     top = _levels()
     for name, module in list(model.named_modules()):
@@ -56,40 +56,8 @@ def load(bundle: "Bundle", path: Path) -> "Backend":
             weight, scale = (tensors.pop(f"{name}.{part}") for part in ("weight", _SCALE))
             bias = tensors.pop(f"{name}.bias", None)
             model.set_submodule(name, _Int8Linear(weight, scale, bias, top))
-    ties = ties_of(model)
-    for first, value in tensors.items():
-        for name in (first, *ties.get(first, ())):
-            owner, _, leaf = name.rpartition(".")
-            module = model.get_submodule(owner)
-            is_parameter = leaf in module._parameters
-            setattr(
-                module, leaf, nn.Parameter(value, requires_grad=False) if is_parameter else value
-            )
-
-    graph = freeze(model)
-
-    def run(ids: Tensor, mask: Tensor) -> Tensor:
-        # Rounding turns the last bits, in which padding makes fp32 kernels differ, into whole steps
-        # of a quantized value. So nothing is padded: sentences of one length share a call, whose
-        # rows have the bits they have alone, because what crosses columns is a sum of integers or
-        # a kernel that works row by row.
-        groups: dict[int, list[int]] = {}
-        for i, length in enumerate(mask.sum(dim=1).tolist()):
-            groups.setdefault(length, []).append(i)
-        if len(groups) == 1:
-            logits: Tensor = graph(ids[:, :length], mask[:, :length])
-            return logits
-        found = torch.cat([graph(ids[rows, :n], mask[rows, :n]) for n, rows in groups.items()])
-        logits = torch.empty_like(found)
-        logits[[i for rows in groups.values() for i in rows]] = found
-        return logits
-
-    return run
-
-
-def _everything(model: nn.Module) -> dict[str, Tensor]:
-    """Return the state dict, and the position ids and the like that are in no state dict."""
-    return dict(model.named_buffers()) | state_of(model)
+    fill(model, tensors)
+    return by_length(freeze(model))
 
 
 class _Int8Linear(nn.Module):

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from model_src.backends.common import EXAMPLE, Backend
 from model_src.classifier import Classifier
 from model_src.lean import lean
 
 if TYPE_CHECKING:
-    from model_src.backends import Backend
     from model_src.bundle import Bundle
 
 
@@ -27,16 +27,14 @@ def export(model: Classifier, path: Path) -> None:
 
 def freeze(model: nn.Module) -> torch.jit.ScriptModule:
     """Trace ``model``, in evaluation mode, with a dynamic batch and length, and freeze it."""
-    ids = torch.ones(2, 7, dtype=torch.int64)
-    mask = torch.arange(7)[None, :] < torch.tensor([[7], [4]])
     with torch.inference_mode(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        traced = torch.jit.trace(model, (ids, mask), check_trace=False)
+        traced = torch.jit.trace(model, EXAMPLE, check_trace=False)
         frozen: torch.jit.ScriptModule = torch.jit.freeze(traced)
     return frozen
 
 
-def load(bundle: "Bundle", path: Path) -> "Backend":
+def load(bundle: "Bundle", path: Path) -> Backend:
     """Load the graph and let the runtime prepare it for this machine."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -47,7 +45,7 @@ def load(bundle: "Bundle", path: Path) -> "Backend":
         return _packed(graph.graph)
 
 
-def _packed(graph: Any) -> "Backend":  # noqa: ANN401 - torch ships no types of its graphs
+def _packed(graph: Any) -> Backend:  # noqa: ANN401 - torch ships no types of its graphs
     """Let oneDNN compute the linear layers, with weights in the order it likes best.
 
     It takes half the time of MKL, which torch calls by default, at any batch size. Its tensors

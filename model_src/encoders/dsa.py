@@ -19,7 +19,7 @@ class DynamicSelfAttention(nn.Module):
         """Map hidden ``[batch, seq, in]`` and mask ``[batch, seq]`` to ``[batch, out]``."""
         projected = functional.leaky_relu(self.project(hidden))
         # every token as each attention sees it: [batch, seq, attentions, size]
-        x: Tensor = projected.unflatten(2, (self.attentions, self.size))
+        x: Tensor = projected.reshape(*projected.shape[:2], self.attentions, self.size)
         hide = ~mask[:, :, None]
         weights = torch.zeros_like(x[..., 0])  # [batch, seq, attentions], before softmax
         z = x[:, 0]

@@ -1,0 +1,97 @@
+"""What several formats share: a model's tensors, and batches in which no mate changes an answer."""
+
+from collections import defaultdict
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from model_src.classifier import state_of, ties_of
+
+
+class Backend(Protocol):
+    """What a loaded model can do."""
+
+    def __call__(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Map ids ``[batch, seq]`` int64 and mask ``[batch, seq]`` bool to ``[batch, labels]``."""
+
+
+# What graphs are traced with: ids and mask of two sentences, one of them padded.
+EXAMPLE = (
+    torch.ones(2, 7, dtype=torch.int64),
+    torch.arange(7)[None, :] < torch.tensor([[7], [4]]),
+)
+
+
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return all that the graph computes with: position ids and the like are in no state dict."""
+    return dict(model.named_buffers()) | state_of(model)
+
+
+def fill(model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Put ``tensors_of`` another model of the same shape into a skeleton on the meta device."""
+    ties = ties_of(model)
+    for first, value in tensors.items():
+        for name in (first, *ties.get(first, ())):
+            owner, _, leaf = name.rpartition(".")
+            module = model.get_submodule(owner)
+            is_parameter = leaf in module._parameters
+            setattr(
+                module, leaf, nn.Parameter(value, requires_grad=False) if is_parameter else value
+            )
+
+
+def one_by_one(run: Backend) -> Backend:
+    """Run a sentence at a time and without padding.
+
+    Rounding turns the last bits, in which fp32 kernels differ from batch to batch, into whole steps
+    of a coarser value. A sentence alone always meets the same kernels, so its answer never depends
+    on its mates.
+    """
+
+    def alone(ids: Tensor, mask: Tensor) -> Tensor:
+        lengths = mask.sum(dim=1).tolist()
+        return torch.cat(
+            [run(ids[i : i + 1, :n], mask[i : i + 1, :n]) for i, n in enumerate(lengths)]
+        )
+
+    return alone
+
+
+def by_length(run: Backend) -> Backend:
+    """Run sentences of one length together and without padding.
+
+    Rounding turns the last bits, in which padding makes fp32 kernels differ, into whole steps of a
+    coarser value. Rows of one length have the bits that they have alone where what crosses columns
+    is a sum of integers or a kernel that works row by row; on a CPU where that does not hold,
+    sentences run one by one.
+    """
+    if not _ignores_mates(run):
+        return one_by_one(run)
+
+    def together(ids: Tensor, mask: Tensor) -> Tensor:
+        groups = defaultdict(list)
+        for i, n in enumerate(mask.sum(dim=1).tolist()):
+            groups[n].append(i)
+        if len(groups) == 1:
+            (n,) = groups
+            return run(ids[:, :n], mask[:, :n])
+        parts = [run(ids[rows, :n], mask[rows, :n]) for n, rows in groups.items()]
+        order = torch.tensor([i for rows in groups.values() for i in rows])
+        return torch.cat(parts)[order.argsort()]
+
+    return together
+
+
+def _ignores_mates(run: Backend) -> bool:
+    """Try whether rows have the same logits to the last bit alone and among others."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.inference_mode():
+        for length in (1, 7, 32):
+            ids = torch.randint(3, (17, length), generator=generator)
+            mask = torch.ones_like(ids, dtype=torch.bool)
+            alone = torch.cat([run(ids[i : i + 1], mask[i : i + 1]) for i in range(2)])
+            for size in (2, 5, 17):
+                if not torch.equal(run(ids[:size], mask[:size])[:2], alone):
+                    return False
+    return True

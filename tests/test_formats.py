@@ -1,0 +1,138 @@
+"""Formats beside their answers: packages are optional, files are the same every time."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from model_src import backends
+from model_src.backends import FORMATS, common, missing
+from model_src.bundle import EXPORT, seal
+from model_src.errors import BundleError, PackageError
+from model_src.predictor import Predictor
+from serving.export import export
+from tests.conftest import EXPORTS, INSTALLED, QUICK, ROOT, Models
+
+NEEDY = [name for name, entry in FORMATS.items() if entry.needs or entry.export_needs]
+PACKAGES = {package for name in NEEDY for package in FORMATS[name].needs}
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with requirements.txt alone."""
+    monkeypatch.setattr(backends, "find_spec", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+
+
+@pytest.mark.usefixtures("bare")
+def test_formats_without_packages_of_their_own_always_work() -> None:
+    free = {name for name, entry in FORMATS.items() if not entry.export_tools} - set(NEEDY)
+    assert {"torchscript", "int8", "bf16"} <= free
+    assert all(not missing(name, to_export=True) for name in free)
+
+
+@pytest.mark.usefixtures("bare")
+@pytest.mark.parametrize("name", NEEDY)
+def test_a_missing_package_is_one_sentence_with_its_command(
+    tiny: Models, tmp_path: Path, name: str
+) -> None:
+    first = (FORMATS[name].needs + FORMATS[name].export_needs + FORMATS[name].export_tools)[0]
+    with pytest.raises(PackageError, match=f"the format {name} needs {first}.* install .*{first}"):
+        export(tiny.models["glove", "cnn"], name, tmp_path / "e", ["a"])
+    assert not (tmp_path / "e").exists()
+
+
+@pytest.mark.parametrize("name", [name for name in NEEDY if FORMATS[name].needs])
+def test_an_export_whose_package_is_missing_says_so(
+    tiny: Models, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    if name not in INSTALLED:
+        pytest.skip(f"the format {name} needs {' and '.join(missing(name, to_export=True))}")
+    monkeypatch.setattr(backends, "find_spec", lambda name: None)
+    with pytest.raises(PackageError, match=rf"pip install {FORMATS[name].needs[0]} \(exact"):
+        Predictor.load(tiny.exports[f"glove-cnn-{name}"])
+
+
+def test_native_code_for_another_cpu_is_refused(
+    tiny: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "pt2" not in INSTALLED or torch.backends.cpu.get_cpu_capability() != "AVX512":
+        pytest.skip("needs a C++ compiler and a CPU with AVX-512")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    with pytest.raises(BundleError, match="compiled for a CPU with AVX512, this one has AVX2"):
+        Predictor.load(tiny.exports["glove-cnn-pt2"])
+
+
+def test_native_code_needs_no_compiler_to_load(
+    tiny: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "pt2" not in INSTALLED:
+        pytest.skip("needs a C++ compiler")
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert Predictor.load(tiny.exports["glove-cnn-pt2"]).predict(["great"])
+
+
+def test_the_list_of_extra_packages_is_that_of_the_table() -> None:
+    lines = (ROOT / "requirements-extra.txt").read_text(encoding="utf-8").splitlines()
+    listed = {line.split("==")[0] for line in lines if "==" in line}
+    assert listed >= {p for e in FORMATS.values() for p in (*e.needs, *e.export_needs)}
+    always = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    assert all(f"\n{package}==" not in always for package in listed)
+
+
+# TorchScript numbers its classes by how many the process has seen; compilers write paths and times.
+@pytest.mark.parametrize("name", [name for name in QUICK if name != "torchscript"])
+def test_equal_models_give_equal_files(tiny: Models, tmp_path: Path, name: str) -> None:
+    again = export(tiny.models["bert", "cls"], name, tmp_path / "again", ["a"]).folder
+    file = FORMATS[name].file
+    assert (again / file).read_bytes() == (tiny.exports[f"bert-cls-{name}"] / file).read_bytes()
+
+
+@pytest.mark.parametrize("name", INSTALLED)
+def test_a_file_that_is_no_model_is_refused(tiny: Models, tmp_path: Path, name: str) -> None:
+    """With a manifest that knows no better, as a damaged export of another program has it."""
+    folder = shutil.copytree(tiny.exports[f"glove-cnn-{name}"], tmp_path / "broken")
+    path = folder / FORMATS[name].file
+    path.write_bytes(path.read_bytes()[:1000])
+    seal(folder, "export", (EXPORT, path.name))
+    with pytest.raises(BundleError, match=f"{path.name} cannot be loaded"):
+        Predictor.load(folder)
+
+
+def test_no_graph_depends_on_the_length_or_batch_it_was_traced_with(tiny: Models) -> None:
+    assert not {1, 3, 13, 64} & {*common.EXAMPLE[0].shape}
+    for name in (n for n, form in EXPORTS.items() if form in INSTALLED and n.startswith("glove")):
+        backend = Predictor.load(tiny.exports[name]).backend
+        for shape in ((1, 1), (1, 64), (13, 1), (3, 13)):
+            some = torch.ones(shape, dtype=torch.int64)
+            assert backend(some, some.bool()).shape == (shape[0], 2)
+
+
+@pytest.mark.parametrize(
+    ("noise", "shapes"), [(0, {(2, 2), (1, 1), (1, 3)}), (1e-6, {(1, 2), (1, 1), (1, 3)})]
+)
+def test_sentences_run_together_only_where_that_changes_nothing(
+    noise: float, shapes: set[tuple[int, int]]
+) -> None:
+    calls = []
+
+    def run(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        calls.append(tuple(ids.shape))
+        assert mask.all()
+        return ids[:, :1].float() + len(ids) * noise  # the last bits depend on the batch
+
+    ids = torch.tensor([[3, 1, 0], [4, 0, 0], [5, 1, 0], [6, 1, 1]])
+    mask = torch.tensor([[1, 1, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1]]).bool()
+    wrapped = common.by_length(run)
+    calls.clear()
+    assert torch.allclose(wrapped(ids, mask)[:, 0], torch.tensor([3.0, 4, 5, 6]), atol=1e-5)
+    assert set(calls) == shapes
+
+
+def test_packages_are_imported_on_use_only() -> None:
+    code = "import sys; import model_src.predictor; sys.exit(bool({PACKAGES} & set(sys.modules)))"
+    code = code.replace("{PACKAGES}", repr(PACKAGES))
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
