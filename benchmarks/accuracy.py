@@ -218,5 +218,5 @@ def _markdown(name: str, source: Path, rows: dict[str, Row], known: dict[str, An
         lines.append(f"| {' | '.join(cells)} |")
         commands.append(runs[0]["command"])
     again = f"{_FRONT} benchmark accuracy --data_dir {source}"
-    notes = ["", f"`{again}` on {known['machine']}. The first seed of each row:", "", "```sh"]
+    notes = ["", f"`{again}` on {known['machine']}. The first seed of each row:", "", "```text"]
     return "\n".join([*lines, *notes, *commands, "```", ""])

@@ -13,7 +13,17 @@ from model_src.predictor import Predictor
 from serving.archive import archive
 from serving.client import Client
 from serving.server import Server
-from tests.conftest import MULTI, ODD_TEXTS, QUICK, TRIGGERS, Models, read_json, tiny_config, verb
+from tests.conftest import (
+    ALLOWED,
+    MULTI,
+    ODD_TEXTS,
+    QUICK,
+    TRIGGERS,
+    Models,
+    read_json,
+    tiny_config,
+    verb,
+)
 from train import data
 from train.data import Data, Example
 from train.evaluate import evaluate
@@ -171,7 +181,7 @@ def test_a_format_keeps_the_answers_in_any_batch(multi: Models, name: str) -> No
         (alone,) = predictor.predict([text])
         assert max(abs(alone.scores[k] - p) for k, p in answer.scores.items()) <= 1e-5
     before = Predictor.load(multi.models[family, encoder]).predict(texts)
-    allowed = {"torchscript": 1e-5, "int8": 0.05}[form]
+    allowed = ALLOWED[form]
     for a, b in zip(before, together, strict=True):
         assert max(abs(a.scores[k] - p) for k, p in b.scores.items()) <= allowed
     assert predictor.bundle.metrics["export"]["agreement"] >= 0.9

@@ -9,18 +9,13 @@ from model_src.backends import FORMATS, missing
 from model_src.decode import Prediction, decode
 from model_src.predictor import Predictor
 from model_src.tokenizer import pad_batch
-from tests.conftest import EXPORTS, ODD_TEXTS, PAIRS, Models, sentence
+from tests.conftest import ALLOWED, EXPORTS, ODD_TEXTS, PAIRS, Models, sentence
 
 EXACT = 1e-5
 
 
 def difference(a: Prediction, b: Prediction) -> float:
     return max(abs(a.scores[label] - b.scores[label]) for label in a.scores)
-
-
-# How far the probability of a label may move from fp32, and it is for tiny models that it moves.
-ALLOWED = {"torchscript": 1e-5, "int8": 0.05, "bf16": 0.03, "onnx": 1e-5, "onnx-int8": 0.05}
-ALLOWED |= {"openvino": 1e-5, "openvino-bf16": 0.03, "pt2": 1e-5}
 
 
 def load(tiny: Models, name: str) -> Predictor:
