@@ -1,7 +1,9 @@
 """The front door: every verb explains itself, and a mistake gets one sentence, not a traceback."""
 
 import json
+import os
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -180,3 +182,23 @@ def test_the_front_door_works_through_a_link_from_any_folder(tmp_path: Path) -> 
         [tmp_path / "link"], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert "usage: ./iclassifier VERB" in done.stdout
+
+
+def test_an_interruption_inside_exec_ends_as_any_other(tmp_path: Path) -> None:
+    """Python 3.11 would kill itself with SIGINT after the clean end."""
+    (tmp_path / "interrupted.py").write_text(
+        "import sys\n"
+        "from scripts import __main__ as front, predict\n"
+        "predict.run = lambda args: exec('raise KeyboardInterrupt')\n"
+        "sys.exit(front.main(['predict', '--model_path', 'm', 'text']))\n",
+        encoding="utf-8",
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "interrupted"],
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 130, done.stderr
+    assert "interrupted; what was finished is kept" in done.stderr
