@@ -8,14 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import optuna
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from model_src.bundle import WEIGHTS, Bundle
-from model_src.config import Config
-from model_src.errors import ConfigError, UserError
+from model_src.errors import ConfigError
 from model_src.predictor import Predictor
 from model_src.tokenizer import SubwordTokenizer, WordTokenizer
 from tests.conftest import QUICK, ROOT, Models, sentence, tiny_config
@@ -24,7 +22,6 @@ from train.batches import Features, WordDropout
 from train.board import Board
 from train.data import Data, Example
 from train.loss import Loss
-from train.search import distributions, search
 from train.task import TASKS
 
 CPU = torch.device("cpu")
@@ -178,95 +175,6 @@ def test_tensorboard_gets_every_epoch(
     events.Reload()
     assert [e.step for e in events.Scalars("valid_accuracy")] == [1, 2]
     assert [e.value for e in events.Scalars("loss")] == pytest.approx(losses(tmp_path / "m"))
-
-
-def test_a_search_goes_on_after_an_interruption(
-    tmp_path: Path,
-    loaded: Data,
-    vectors: Path,
-    checkpoint: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    config = tiny_config("glove", "cnn", vectors, checkpoint, epoch=2)
-    whole, calls = loop.train, []
-
-    def interrupted(config: Config, *rest: object, **more: object) -> Bundle:
-        calls.append(config)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return whole(config, *rest, **more)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(loop, "train", interrupted)
-    space = ["lr=1e-4..1e-2", "dropout=0.1,0.4"]
-    with pytest.raises(KeyboardInterrupt):
-        search(config, loaded, tmp_path, space, 5, CPU)
-    found = search(config, loaded, tmp_path, space, 5, CPU)
-    assert len(calls) == 6
-    assert calls[3] == calls[2]  # the interrupted trial is tried again
-    assert len({c.lr for c in calls}) == 5
-    best = Bundle.read(found.model)
-    assert best.metrics["valid_accuracy"] == found.value
-    assert Config.load(found.config) == best.config
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "study.db",
-        "study.db.lock",
-        "config.json",
-        "best",
-    }
-
-
-@pytest.mark.parametrize(
-    ("space", "said"),
-    [
-        ("lrr=1..2", "did you mean"),
-        ("lr=low..high", "must be of type float"),
-        ("lr=2..1", "from a number to a higher one"),
-        ("dropout=0..2", "must be in"),
-        ("lr", "must be KEY=LOW..HIGH or KEY=A,B,C"),
-        ("lr=1e-3", "must be KEY=LOW..HIGH or KEY=A,B,C"),
-        ("kernel_sizes=2,3", "without lists"),
-    ],
-)
-def test_a_space_that_makes_no_sense_is_refused(
-    vectors: Path, checkpoint: Path, space: str, said: str
-) -> None:
-    with pytest.raises(ConfigError, match=said):
-        distributions(tiny_config("glove", "cnn", vectors, checkpoint), [space])
-
-
-def test_a_search_spares_what_is_not_its_own(
-    tmp_path: Path, tiny: Models, loaded: Data, vectors: Path, checkpoint: Path
-) -> None:
-    config = tiny_config("glove", "cnn", vectors, checkpoint, epoch=1)
-    with pytest.raises(UserError, match="which would be lost"):
-        search(config, loaded, tiny.models["glove", "cnn"], ["lr=1e-3,2e-3"], 1, CPU)
-    (tmp_path / "best").mkdir()
-    (tmp_path / "best" / "thesis.txt").write_text("mine", encoding="utf-8")
-    with pytest.raises(UserError, match=r"thesis\.txt, which would be lost"):
-        search(config, loaded, tmp_path, ["lr=1e-3,2e-3"], 1, CPU)
-    search(config, loaded, tmp_path / "new", ["lr=1e-3,2e-3"], 1, CPU)
-    with pytest.raises(ConfigError, match="holds a search with other settings"):
-        search(config, loaded, tmp_path / "new", ["lr=1e-3,3e-3"], 1, CPU)
-
-
-def test_a_search_without_a_finished_trial_says_so(
-    tmp_path: Path,
-    loaded: Data,
-    vectors: Path,
-    checkpoint: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def strict(**_: object) -> optuna.pruners.BasePruner:
-        return optuna.pruners.ThresholdPruner(lower=1.1)
-
-    monkeypatch.setattr(optuna.pruners, "MedianPruner", strict)
-    config = tiny_config("glove", "cnn", vectors, checkpoint, epoch=2)
-    with pytest.raises(ConfigError, match="all 2 trials were pruned or diverged"):
-        search(config, loaded, tmp_path, ["lr=1e-3..2e-3"], 2, CPU)
-    assert {path.name for path in tmp_path.iterdir()} == {"study.db", "study.db.lock"}
-    wrong = dataclasses.replace(config, embedding_path="nowhere.txt")
-    with pytest.raises(ConfigError, match=r"nowhere\.txt"):
-        search(wrong, loaded, tmp_path / "wrong", ["lr=1e-3..2e-3"], 2, CPU)
 
 
 @pytest.mark.parametrize(
