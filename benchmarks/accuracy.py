@@ -81,16 +81,16 @@ for _config, (_title, *_figures) in _GLOVE.items():
         f"GloVe 100d + {_title}",
         _config,
         _100D,
-        more={"sst2": "--epoch 5"} if _slow else {},
+        more={"sst2": "--epoch 3"} if _slow else {},
         published=_published,
         target=_target,
     )
     ROWS[f"{_config}-taught"] = Row(
-        f"GloVe 100d + {_title}, taught by MiniLM",
+        f"GloVe 100d + {_title}, taught by MPNet",
         _config,
-        f"{_100D} --distill_copies 3 --epoch 5",
-        teacher="minilm-cls",
-        more={"sst2": "--distill_copies 1 --epoch 3"} if _slow else {},
+        f"{_100D} --distill_copies {1 if _slow else 3} --epoch 5",
+        teacher="mpnet-cls",
+        more={"sst2": "--epoch 2" if _slow else "--distill_copies 1 --epoch 5"},
         published=_published,
         target=_target,
     )
