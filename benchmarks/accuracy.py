@@ -160,9 +160,7 @@ class _Table:
 
     def write(self) -> Path:
         """Write the Markdown table of all known runs."""
-        return results.report(
-            self.path, _markdown(self.data, self.source, self.rows, self.known)
-        )
+        return results.report(self.path, _markdown(self.data, self.source, self.rows, self.known))
 
 
 def _do(command: str) -> None:

@@ -1,6 +1,7 @@
 """What is measured side by side: the original's way, the model as trained, and its exports."""
 
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -9,6 +10,9 @@ from model_src.bundle import Bundle
 from model_src.errors import PackageError, UserError
 from serving.export import Candidate, make
 from serving.measure import problem
+
+# What is against a contender begins with one of these words.
+PACKAGE, FAILED, REFUSED = "package", "failed", "refused"
 
 
 class Padded:
@@ -31,15 +35,17 @@ def attempt(source: Bundle, name: str, folder: Path) -> Candidate:
     try:
         return make(source, name, folder)
     except PackageError as reason:
-        return Candidate(name, problem=f"package: {reason}")
+        return Candidate(name, problem=f"{PACKAGE}: {reason}")
     except (UserError, RuntimeError) as reason:
         first = str(reason).partition("\n")[0]
-        return Candidate(name, problem=f"failed: {first}")
+        return Candidate(name, problem=f"{FAILED}: {first}")
 
 
-def refusal(name: str, measured: dict[str, object]) -> str:
+def refusal(name: str, measured: dict[str, Any]) -> str:
     """Say why ``export`` would refuse, of formats in fp32 only.
 
     Others it judges by labels, about which random weights are undecided.
     """
-    return problem(measured, exact=True) if FORMATS[name].exact else ""
+    exact = name in FORMATS and FORMATS[name].exact
+    why = problem(measured, exact=True) if exact else ""
+    return f"{REFUSED}: {why}" if why else ""

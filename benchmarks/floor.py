@@ -6,10 +6,10 @@ of the two is its floor. Both are measured by what torch does best here.
 
 import time
 from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -28,11 +28,11 @@ def peaks() -> dict[str, float]:
     found: dict[str, float] = {}
     for size in _SIZES:
         a, b = torch.rand(size, size), torch.rand(size, size)
-        halves, ints = (a.bfloat16(), b.bfloat16()), ((a * 99).char(), (b * 99).char())
-        ways: list[tuple[str, Callable[[], Any]]] = [
-            ("fp32", lambda a=a, b=b: a @ b),
-            ("bf16", lambda pair=halves: pair[0] @ pair[1]),
-            ("int8", lambda pair=ints: torch._int_mm(*pair)),
+        ints = (a * 99).char(), (b * 99).char()
+        ways: list[tuple[str, Callable[[], object]]] = [
+            ("fp32", partial(torch.mm, a, b)),
+            ("bf16", partial(torch.mm, a.bfloat16(), b.bfloat16())),
+            ("int8", partial(torch._int_mm, *ints)),
         ]
         if torch.backends.mkldnn.is_available():
             ways.append(("fp32", _packed(a, b)))
@@ -42,7 +42,7 @@ def peaks() -> dict[str, float]:
     return found
 
 
-def _packed(a: torch.Tensor, b: torch.Tensor) -> Callable[[], Any]:
+def _packed(a: Tensor, b: Tensor) -> Callable[[], object]:
     """Return the product by oneDNN with weights in the order it likes best."""
     weight = torch.ops.mkldnn._reorder_linear_weight(b, None)
     return lambda: torch.ops.mkldnn._linear_pointwise(a, weight, None, "none", [], "")

@@ -1,6 +1,5 @@
 """The speed of an answer, text to label, beside the original's way and the machine's floor."""
 
-import dataclasses
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -14,9 +13,10 @@ from benchmarks import floor, machine, results, speed_report, turns, untrained
 from benchmarks.aims import AIMS, EAGER, PADDED, Aim
 from benchmarks.contenders import Padded, attempt, refusal
 from benchmarks.untrained import Choice, Entry
-from model_src.backends import FORMATS, eager
+from model_src.backends import FORMATS, eager, missing
+from model_src.classifier import Classifier
 from model_src.predictor import Predictor
-from serving.export import load_source, make
+from serving.export import make
 from serving.measure import BATCH, compare
 from train import data
 
@@ -44,10 +44,11 @@ def run(data_dir: Path, folder: Path, choice: Choice, aims: dict[str, Aim] = AIM
     for name in choice.entries or aims:
         entry = aims[name].entry
         made_with = {
-            "entry": dataclasses.asdict(entry) | {"config": untrained.config_of(entry).to_json()},
+            "model": untrained.digest(entry),
             "data": loaded.fingerprint,
             "sentences": choice.sentences,
             "versions": {form: machine.versions(FORMATS[form].needs) for form in formats},
+            "missing": {form: missing(form, to_export=True) for form in formats},
             "machine": machine.describe(),
         }
         if models.get(name, {}).get("made_with") == made_with:
@@ -66,20 +67,23 @@ class _Model:
     def __init__(self, entry: Entry, loaded: data.Data, scratch: Path) -> None:
         texts = [each.text for each in loaded.train]
         self.scratch, self.texts = scratch, [each.text for each in loaded.test]
-        folder = untrained.make(entry, scratch / "model", loaded.labels, texts)
-        self.eager = load_source(folder, scratch / "exports")
+        self.bundle = untrained.make(entry, scratch / "model", loaded.labels, texts)
+        self.model = eager.load(self.bundle)
 
     def measure(self, formats: list[str], sentences: int, rates: dict[str, Any]) -> dict[str, Any]:
         """Return all that is known about the model's speed."""
-        bundle, texts = self.eager.bundle, self.texts[:sentences]
+        bundle, texts = self.bundle, self.texts[:sentences]
         tried = [attempt(bundle, name, self.scratch / name) for name in formats]
-        every = {PADDED: Predictor(bundle, Padded(self.eager.backend, bundle)), EAGER: self.eager}
+        every = {
+            PADDED: Predictor(bundle, Padded(self.model, bundle)),
+            EAGER: Predictor(bundle, self.model),
+        }
         made = {each.name: each.predictor for each in tried if each.predictor}
         every |= made
         answers = {name: predictor.predict(texts) for name, predictor in every.items()}
         changes = {name: compare(answers[EAGER], own) for name, own in answers.items()}
         against = {each.name: each.problem for each in tried if each.problem}
-        against |= {n: f"refused: {why}" for n in made if (why := refusal(n, changes[n]))}
+        against |= {name: why for name in made if (why := refusal(name, changes[name]))}
         ms = turns.times({name: _alone(p) for name, p in every.items()}, texts, _ROUNDS, _RUN)
         batched = self._batched(every, texts)
         passing = [name for name in every if name not in {PADDED, *against}]
@@ -95,7 +99,7 @@ class _Model:
             "best_batched": min(passing, key=batched.__getitem__),
             "stages": turns.stages(every[best], texts, _ROUNDS),
             "calls_ms": self._calls(best, texts),
-            **_floor(self.eager, tokens, rates["peaks"]),
+            **_floor(self.model, tokens, rates["peaks"]),
         }
 
     def _batched(self, every: dict[str, Predictor], texts: list[str]) -> dict[str, float]:
@@ -108,11 +112,9 @@ class _Model:
 
     def _calls(self, name: str, texts: list[str]) -> float:
         """Return the ms that a model of one value a layer takes: calling operations, no more."""
-        twin = untrained.thin(self.eager.bundle, self.scratch / "thin")
-        if name == EAGER:
-            predictor = Predictor(twin, eager.load(twin))
-        else:
-            predictor = make(twin, name, self.scratch / f"thin-{name}").predictor
+        twin = untrained.thin(self.bundle, self.scratch / "thin")
+        made = make(twin, name, self.scratch / "thin-export") if name != EAGER else None
+        predictor = (made and made.predictor) or Predictor(twin, eager.load(twin))
         return turns.stages(predictor, texts, _ROUNDS)["model"]
 
 
@@ -120,9 +122,9 @@ def _alone(predictor: Predictor) -> Callable[[str], object]:
     return lambda text: predictor.predict([text])
 
 
-def _floor(model: Predictor, tokens: int, peaks: dict[str, float]) -> dict[str, Any]:
+def _floor(model: Classifier, tokens: int, peaks: dict[str, float]) -> dict[str, Any]:
     """Return what a sentence of ``tokens`` needs, and its floor by precision."""
-    needed = floor.needs(model.backend, tokens)
+    needed = floor.needs(model, tokens)
     rates = {
         name: floor.bandwidth(needed["weights"] * size) for name, size in floor.PRECISIONS.items()
     }

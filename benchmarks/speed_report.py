@@ -8,22 +8,30 @@ from benchmarks.aims import EAGER, PADDED, Aim
 from model_src.backends import FORMATS
 
 _PARTS = ("tokenizing", "tensors", "calling operations", "the floor", "rest of the model")
+_INTRODUCTION = f"""\
+One thread, text to label, median ms of a sentence; all formats of a model were timed in turns.
+`{PADDED}` is the fp32 model padded to `n_ctx`, as the original ran it, `{EAGER}` the same unpadded.
+The floor is the time in which the weights can be read or the operations be done here, the longer
+of the two, in the best precision.
+"""
+_PARTS_NOTE = """\
+Where the time of the best format goes, in ms and %. Calling operations is the time of the same
+graph with layers of one value; the rest is what its products take beyond the floor, and all others:
+"""
+_CHANGES_NOTE = """\
+Largest change of a probability, and labels as before. Only MiniLM has real weights, and all last
+layers are random: labels tip that those of a trained model would keep. `export` judges those.
+"""
 _Models = list[tuple[Aim, dict[str, Any]]]
 
 
 def lines(known: dict[str, Any], aims: dict[str, Aim]) -> Iterator[str]:
     """Yield the lines of the report of the known ones of ``aims``."""
     models = [(aim, known["models"][name]) for name, aim in aims.items() if name in known["models"]]
-    yield "One thread, text to label, median ms of a sentence; models of one row were timed in turns."
-    yield f"`{PADDED}` is the fp32 model padded to `n_ctx`, as the original ran it, `{EAGER}` the same"
-    yield "without. The floor is what the weights take to be read or the operations to be done here,"
-    yield "whichever is longer, in the best precision."
-    yield ""
+    yield _INTRODUCTION
     yield from _best(models)
     yield ""
-    yield "Where the time of the best format goes, in ms and % (calling operations: the time of the"
-    yield "same graph with layers of one value):"
-    yield ""
+    yield _PARTS_NOTE
     yield from results.table(
         ("model", *_PARTS, "decoding"), (_shares(aim, one) for aim, one in models)
     )
@@ -36,16 +44,16 @@ def lines(known: dict[str, Any], aims: dict[str, Aim]) -> Iterator[str]:
     yield ""
     yield from _every(models, "batched_ms")
     yield ""
-    yield "Largest change of a probability, and labels as before. Only MiniLM has real weights, all"
-    yield "last layers are random, so labels tip that those of a trained model would keep:"
-    yield ""
+    yield _CHANGES_NOTE
     yield from results.table(
         ("model", *FORMATS), ([aim.entry.title, *_changes(one)] for aim, one in models)
     )
     yield ""
     peaks = ", ".join(f"{rate:.0f} in {name}" for name, rate in known["peaks"].items())
-    yield f"One thread of this machine reads {known['bandwidth']:.0f} GB/s from memory (smaller weights"
-    yield f"were measured from the caches that hold them) and does 1e9 operations a second: {peaks}."
+    yield (
+        f"One thread reads {known['bandwidth']:.0f} GB/s from memory (weights that fit a cache are "
+        f"read faster) and does 1e9 operations a second: {peaks}."
+    )
     yield ""
     machine = models[0][1]["made_with"]["machine"] if models else ""
     yield f"`{known['command']}` on {machine}."
@@ -53,7 +61,7 @@ def lines(known: dict[str, Any], aims: dict[str, Aim]) -> Iterator[str]:
 
 def _best(models: _Models) -> list[str]:
     """Return the table of aims."""
-    heads = ("model", "padded ms", "best format", "ms", "times faster", "aim")
+    heads = ("model", "tokens", "padded ms", "best format", "ms", "times faster", "aim")
     more = ("floor ms", "times the floor", "best at batch 32", "times eager", "aim at 32")
     rows = []
     for aim, one in models:
@@ -62,6 +70,7 @@ def _best(models: _Models) -> list[str]:
         rows.append(
             (
                 aim.entry.title,
+                str(one["tokens"]),
                 f"{ms[PADDED]:.3g}",
                 best,
                 f"{ms[best]:.3g}",
@@ -94,7 +103,9 @@ def _every(models: _Models, key: str) -> list[str]:
     for aim, one in models:
         best = min((n for n in one[key] if n not in one["against"]), key=one[key].__getitem__)
         cells = [_cell(one, name, key) for name in names]
-        marked = [f"**{cell}**" if n == best else cell for n, cell in zip(names, cells, strict=True)]
+        marked = [
+            f"**{cell}**" if n == best else cell for n, cell in zip(names, cells, strict=True)
+        ]
         rows.append([aim.entry.title, *marked])
     return results.table(("model", *names), rows)
 

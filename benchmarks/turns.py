@@ -3,7 +3,7 @@
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ STAGES = ("tokenizing", "tensors", "model", "decoding")
 
 
 def times(
-    calls: dict[str, Callable[[Any], object]], inputs: Sequence[Any], rounds: int, run: int
+    calls: Mapping[str, Callable[[Any], object]], inputs: Sequence[Any], rounds: int, run: int
 ) -> dict[str, float]:
     """Return the median ms of each call; ``run`` inputs meet one of them and then the next.
 

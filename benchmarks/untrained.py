@@ -1,5 +1,6 @@
 """Model directories of real shapes with random weights: latency does not depend on values."""
 
+import hashlib
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,12 +22,22 @@ _MINILM = "all-MiniLM-L6-v2"
 _SETTLING = 64
 # One filter, attention or value of each kind: what is left is calling the operations.
 _ONE = "1"
-_HEADS = {"num_attention_heads": 12}
-_BASE = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, **_HEADS}
+_BASE = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+}
 _BART = {
-    **{"d_model": 768, "encoder_layers": 6, "decoder_layers": 6, "max_position_embeddings": 1024},
-    **{"encoder_ffn_dim": 3072, "decoder_ffn_dim": 3072, "vocab_size": 50265},
-    **{"encoder_attention_heads": 12, "decoder_attention_heads": 12},
+    "d_model": 768,
+    "max_position_embeddings": 1024,
+    "vocab_size": 50265,
+    "encoder_layers": 6,
+    "decoder_layers": 6,
+    "encoder_ffn_dim": 3072,
+    "decoder_ffn_dim": 3072,
+    "encoder_attention_heads": 12,
+    "decoder_attention_heads": 12,
 }
 # The published base models.
 SHAPES: dict[str, dict[str, Any]] = {
@@ -79,16 +90,22 @@ def config_of(entry: Entry) -> Config:
     return Config.load(ROOT / "configs" / f"config-{entry.config}.json", entry.options)
 
 
-def make(entry: Entry, folder: Path, labels: list[str], texts: list[str]) -> Path:
+def digest(entry: Entry) -> str:
+    """Return the SHA-256 of all that makes the model."""
+    parts = {"shape": entry.shape, "width": entry.width, "config": config_of(entry).to_json()}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def make(entry: Entry, folder: Path, labels: list[str], texts: list[str]) -> Bundle:
     """Write the model directory ``folder``; ``texts`` choose the words of a word-vector model."""
     config = config_of(entry)
-    start = _start(entry, config, texts)
+    begin = start(entry, config, texts)
     torch.manual_seed(0)
-    model = Classifier(config, start.shape, len(labels)).eval()
-    if start.state:
-        model.embedding.load_state_dict(start.state)
-    _settle(model, start, texts[:_SETTLING])
-    return _write(Bundle(folder, "model", config, labels, start.shape, start.tokenizer), model)
+    model = Classifier(config, begin.shape, len(labels)).eval()
+    if begin.state:
+        model.embedding.load_state_dict(begin.state)
+    _settle(model, begin, texts[:_SETTLING])
+    return _write(Bundle(folder, "model", config, labels, begin.shape, begin.tokenizer), model)
 
 
 def thin(bundle: Bundle, folder: Path) -> Bundle:
@@ -102,11 +119,10 @@ def thin(bundle: Bundle, folder: Path) -> Bundle:
     config = bundle.config.with_text(_THIN)
     twin = replace(bundle, folder=folder, config=config, shape=shape)
     torch.manual_seed(0)
-    _write(twin, Classifier(config, shape, len(bundle.labels)))
-    return twin
+    return _write(twin, Classifier(config, shape, len(bundle.labels)))
 
 
-def _start(entry: Entry, config: Config, texts: list[str]) -> Pretrained:
+def start(entry: Entry, config: Config, texts: list[str]) -> Pretrained:
     """Return the shape and the tokenizer, and the weights where there is a checkpoint."""
     if entry.width:
         words, _ = vectors.table(config, texts)
@@ -124,9 +140,9 @@ def _start(entry: Entry, config: Config, texts: list[str]) -> Pretrained:
     return Pretrained(shape | {"vocab_size": size, "pad_token_id": subwords.pad_id}, subwords, {})
 
 
-def _settle(model: Classifier, start: Pretrained, texts: list[str]) -> None:
+def _settle(model: Classifier, begin: Pretrained, texts: list[str]) -> None:
     """Scale the last layer so that the labels of ``texts`` differ, as those of a trained one do."""
-    batch = pad_batch(start.tokenizer.encode_batch(texts), start.tokenizer.pad_id)
+    batch = pad_batch(begin.tokenizer.encode_batch(texts), begin.tokenizer.pad_id)
     with torch.inference_mode():
         logits = model(*batch)
         factor = 2 / logits.std(dim=0).mean()
@@ -134,10 +150,10 @@ def _settle(model: Classifier, start: Pretrained, texts: list[str]) -> None:
         model.output.bias.sub_(logits.mean(dim=0)).mul_(factor)
 
 
-def _write(bundle: Bundle, model: Classifier) -> Path:
+def _write(bundle: Bundle, model: Classifier) -> Bundle:
     bundle.folder.mkdir(parents=True)
     bundle.write_common(bundle.folder)
     weights = {name: value.contiguous() for name, value in state_of(model).items()}
     (bundle.folder / WEIGHTS).write_bytes(save(weights))
     seal(bundle.folder, "model", (WEIGHTS,))
-    return bundle.folder
+    return bundle
