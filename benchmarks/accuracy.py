@@ -4,8 +4,6 @@ Each run is a command of its own that a user can repeat; what is in the results 
 same command and data, is not run again.
 """
 
-import json
-import os
 import shlex
 import statistics
 import subprocess
@@ -15,14 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import machine
+from benchmarks import machine, results
+from benchmarks.results import FRONT, ROOT, typed
 from model_src.bundle import MANIFEST, Bundle
 from model_src.errors import ConfigError
-from model_src.files import atomic_write, sha256
+from model_src.files import sha256
 from train import data
-
-ROOT = Path(__file__).resolve().parent.parent
-_FRONT = "./iclassifier"
 
 Say = Callable[[str], None]
 
@@ -123,10 +119,10 @@ class _Table:
     def __init__(self, data_dir: Path, folders: Folders, rows: dict[str, Row], say: Say) -> None:
         self.rows, self.say, self.models = rows, say, folders.models
         self.data = data_dir.resolve().name
-        self.source = Path(os.path.relpath(data_dir, ROOT))
+        self.source = typed(data_dir)
         self.path = folders.results / f"accuracy-{self.data}.json"
         fingerprint = data.load(data_dir).fingerprint
-        known = json.loads(self.path.read_text(encoding="utf-8")) if self.path.exists() else {}
+        known = results.load(self.path)
         same = known.get("data") == fingerprint
         self.known: dict[str, Any] = known if same else {"data": fingerprint, "runs": {}}
         self.runs = self.known["runs"]
@@ -134,7 +130,7 @@ class _Table:
     def fill(self, name: str, seed: int, *, keep_model: bool = False) -> None:
         """Run one seed unless its equal is known; ``keep_model`` asks for the model as well."""
         row, label = self.rows[name], f"{name}-{seed}"
-        folder = Path(os.path.relpath(self.models / f"{self.data}-{label}", ROOT))
+        folder = typed(self.models / f"{self.data}-{label}")
         if row.teacher:
             self.fill(row.teacher, 1)
         wanted = {
@@ -149,14 +145,14 @@ class _Table:
             self.fill(row.teacher, 1, keep_model=True)
         self.say(f"$ {wanted['command']}")
         _do(wanted["command"])
-        _do(f"{_FRONT} evaluate --model_path {folder} --data_dir {self.source} --batch_size 32")
+        _do(f"{FRONT} evaluate --model_path {folder} --data_dir {self.source} --batch_size 32")
         self.runs[label] = wanted | _found(ROOT / folder)
         self.known["machine"] = machine.describe()
-        atomic_write(self.path, json.dumps(self.known, indent=2) + "\n")
+        results.save(self.path, self.known)
 
     def _command(self, row: Row, folder: Path, seed: int) -> str:
         """Return the training command of one run, as typed in the project's folder."""
-        words = [_FRONT, "train", "--config", row.config, "--data_dir", str(self.source)]
+        words = [FRONT, "train", "--config", row.config, "--data_dir", str(self.source)]
         words += ["--save_path", str(folder), "--seed", str(seed)]
         if row.teacher:
             words += ["--teacher", str(folder.with_name(f"{self.data}-{row.teacher}-1"))]
@@ -164,9 +160,7 @@ class _Table:
 
     def write(self) -> Path:
         """Write the Markdown table of all known runs."""
-        path = self.path.with_suffix(".md")
-        atomic_write(path, _markdown(self.data, self.source, self.rows, self.known))
-        return path
+        return results.report(self.path, _markdown(self.data, self.source, self.rows, self.known))
 
 
 def _do(command: str) -> None:
@@ -189,14 +183,9 @@ def _found(folder: Path) -> dict[str, Any]:
     }
 
 
-def _markdown(name: str, source: Path, rows: dict[str, Row], known: dict[str, Any]) -> str:
-    lines = [
-        f"Accuracy on {name}, in %: mean over seeds, chosen on valid, test read once.",
-        "",
-        "| model | valid | test | each seed | aim | original | s an epoch | epochs | peak MB |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    commands = []
+def _markdown(name: str, source: Path, rows: dict[str, Row], known: dict[str, Any]) -> list[str]:
+    heads = ("model", "valid", "test", "each seed", "aim", "original", "s an epoch", "epochs")
+    lines, commands = [], []
     for key, row in rows.items():
         runs = [run for label, run in known["runs"].items() if label.rpartition("-")[0] == key]
         if not runs:
@@ -215,8 +204,15 @@ def _markdown(name: str, source: Path, rows: dict[str, Row], known: dict[str, An
             f"{row.published[name]:.2f}" if name in row.published else "",
             *(f"{value:.0f}" for value in middle.values()),
         ]
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(cells)
         commands.append(runs[0]["command"])
-    again = f"{_FRONT} benchmark accuracy --data_dir {source}"
-    notes = ["", f"`{again}` on {known['machine']}. The first seed of each row:", "", "```text"]
-    return "\n".join([*lines, *notes, *commands, "```", ""])
+    again = f"{FRONT} benchmark accuracy --data_dir {source}"
+    return [
+        f"Accuracy on {name}, in %: mean over seeds, chosen on valid, test read once.",
+        "",
+        *results.table((*heads, "peak MB"), lines),
+        "",
+        f"`{again}` on {known['machine']}. The first seed of each row:",
+        "",
+        *("```text", *commands, "```"),
+    ]

@@ -1,7 +1,6 @@
 """Seconds an epoch of MiniLM + CLS: this project's loop against one padded to 100 in fp32."""
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -9,20 +8,19 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine
+from benchmarks import machine, results
+from benchmarks.results import FRONT, ROOT, typed
 from model_src.bundle import Bundle
 from model_src.config import Config
 from model_src.errors import DataError
-from model_src.files import atomic_write
 from train import data
 
-ROOT = Path(__file__).resolve().parent.parent
 _ROUNDS = 2
 _STEPS = 8
 
 
-def run(data_dir: Path, results: Path) -> Path:
-    """Time both in turn, ``_ROUNDS`` times; write ``results``/training-DATA.json and .md.
+def run(data_dir: Path, folder: Path) -> Path:
+    """Time both in turn, ``_ROUNDS`` times; write ``folder``/training-DATA.json and .md.
 
     The reference takes a few steps and counts for an epoch of them, since all have one size;
     ours trains whole epochs, its pass over valid included.
@@ -45,15 +43,14 @@ def run(data_dir: Path, results: Path) -> Path:
         name: {key: statistics.median(one[key] for one in runs) for key in ("seconds", "memory")}
         for name, runs in measured.items()
     }
-    name, source = data_dir.resolve().name, os.path.relpath(data_dir, ROOT)
+    name = data_dir.resolve().name
     found |= {
         "machine": machine.describe(),
-        "command": f"./iclassifier benchmark training --data_dir {source}",
+        "command": f"{FRONT} benchmark training --data_dir {typed(data_dir)}",
     }
-    path = results / f"training-{name}.json"
-    atomic_write(path, json.dumps(found, indent=2) + "\n")
-    atomic_write(path.with_suffix(".md"), _markdown(name, found))
-    return path.with_suffix(".md")
+    path = folder / f"training-{name}.json"
+    results.save(path, found)
+    return results.report(path, _markdown(name, found))
 
 
 def _ours(data_dir: Path) -> dict[str, float]:
@@ -72,7 +69,7 @@ def _python(*words: str) -> str:
     return done.stdout
 
 
-def _markdown(name: str, found: dict[str, Any]) -> str:
+def _markdown(name: str, found: dict[str, Any]) -> list[str]:
     ours = found["ours"]["seconds"]
     titles = {
         "padded": "padded to 100, fp32",
@@ -80,18 +77,18 @@ def _markdown(name: str, found: dict[str, Any]) -> str:
         "ours": "this project",
     }
     rows = [
-        f"| {title} | {found[key]['seconds']:.0f} | {found[key]['seconds'] / ours:.1f} | "
-        f"{found[key]['memory']:.0f} |"
+        (
+            title,
+            f"{found[key]['seconds']:.0f}",
+            f"{found[key]['seconds'] / ours:.1f}",
+            f"{found[key]['memory']:.0f}",
+        )
         for key, title in titles.items()
     ]
-    lines = [
+    return [
         f"Training MiniLM + CLS on {name}, batches of 64.",
         "",
-        "| loop | seconds an epoch | times ours | peak MB |",
-        "|---|---|---|---|",
-        *rows,
+        *results.table(("loop", "seconds an epoch", "times ours", "peak MB"), rows),
         "",
         f"`{found['command']}` on {found['machine']}.",
-        "",
     ]
-    return "\n".join(lines)

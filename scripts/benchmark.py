@@ -1,41 +1,100 @@
-"""Measure accuracy or training time and write the table under results/."""
+"""Measure accuracy, training, speed or formats and write the table under results/."""
 
 import argparse
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from benchmarks import accuracy, training
+from benchmarks import accuracy, formats, speed, training
+from benchmarks.aims import AIMS
+from benchmarks.entries import ENTRIES
+from benchmarks.untrained import Choice
+from model_src.backends import FORMATS
 from model_src.errors import ConfigError, nearest
-from scripts.options import ROOT, Parser, front, say, shown
+from scripts.options import ROOT, Parser, count, front, say, shown
 
 EXAMPLE = "./iclassifier benchmark accuracy --data_dir ../shared/data/snips"
+_SENTENCES = 200
+
+
+def _accuracy(args: argparse.Namespace) -> Path:
+    _check("row", args.row, accuracy.ROWS)
+    folders = accuracy.Folders(args.results, ROOT / "models" / "benchmark")
+    return accuracy.run(args.data_dir, folders, accuracy.ROWS, args.row or [], say)
+
+
+def _training(args: argparse.Namespace) -> Path:
+    return training.run(args.data_dir, args.results)
+
+
+def _speed(args: argparse.Namespace) -> Path:
+    return speed.run(args.data_dir, args.results, _choice(args, AIMS))
+
+
+def _formats(args: argparse.Namespace) -> Path:
+    return formats.run(args.results, _choice(args, ENTRIES))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One entry: what is measured, and the options it needs and takes beside --results."""
+
+    summary: str
+    run: Callable[[argparse.Namespace], Path]
+    needs: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
+
+
+_CHOICE = ("entry", "format", "sentences")
+KINDS = {
+    "accuracy": Kind("of every model", _accuracy, ("data_dir",), ("row",)),
+    "training": Kind("seconds an epoch", _training, ("data_dir",)),
+    "speed": Kind("text to label, beside padded and the floor", _speed, ("data_dir",), _CHOICE),
+    "formats": Kind("every model in every format", _formats, (), _CHOICE),
+}
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "data_dir": {"type": Path, "help": "e.g. Snips or SST-2"},
+    "row": {"action": "append", "help": f"only this one ({', '.join(accuracy.ROWS)})"},
+    "entry": {"action": "append", "help": "only this model; a wrong name lists them"},
+    "format": {"action": "append", "help": f"only this format ({', '.join(FORMATS)})"},
+    "sentences": {"type": count, "help": f"how many are answered (default {_SENTENCES})"},
+}
 
 
 def add_options(parser: Parser) -> None:
     """Declare the options."""
-    parser.add_argument(
-        "what", choices=("accuracy", "training"), help="the table of models, or seconds an epoch"
-    )
-    parser.add_argument("--data_dir", type=Path, required=True, help="e.g. Snips or SST-2")
-    rows = ", ".join(accuracy.ROWS)
-    parser.add_argument(
-        "--row",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help=f"accuracy: only this row, may be repeated ({rows})",
-    )
+    kinds = "; ".join(f"{name}: {kind.summary}" for name, kind in KINDS.items())
+    parser.add_argument("what", choices=KINDS, metavar="KIND", help=kinds)
+    for name, settings in _OPTIONS.items():
+        users = [kind for kind, entry in KINDS.items() if name in entry.needs + entry.takes]
+        again = ", may be repeated" if "action" in settings else ""
+        text = f"{', '.join(users)}: {settings['help']}{again}"
+        parser.add_argument(f"--{name}", **settings | {"help": text})
     parser.add_argument("--results", type=Path, default=ROOT / "results", help="default: results")
 
 
 def run(args: argparse.Namespace) -> None:
     """Run what the results lack and print the table."""
-    if args.what == "accuracy":
-        for name in args.row:
-            if name not in accuracy.ROWS:
-                raise ConfigError(f"unknown row {name!r}{nearest(name, accuracy.ROWS)}")
-        folders = accuracy.Folders(args.results, ROOT / "models" / "benchmark")
-        table = accuracy.run(args.data_dir, folders, accuracy.ROWS, args.row, say)
-    else:
-        table = training.run(args.data_dir, args.results)
+    kind = KINDS[args.what]
+    for name in _OPTIONS:
+        given = getattr(args, name) is not None
+        if given and name not in kind.needs + kind.takes:
+            raise ConfigError(f"benchmark {args.what} takes no --{name}")
+        if not given and name in kind.needs:
+            raise ConfigError(f"benchmark {args.what} needs --{name}")
+    table = kind.run(args)
     say(table.read_text(encoding="utf-8"))
     say(f"{shown(table)} is written. Next: git add {shown(table.parent)}, or {front()} test")
+
+
+def _choice(args: argparse.Namespace, entries: Iterable[str]) -> Choice:
+    _check("entry", args.entry, entries)
+    _check("format", args.format, FORMATS)
+    return Choice(args.sentences or _SENTENCES, args.entry or [], args.format or [])
+
+
+def _check(what: str, names: list[str] | None, known: Iterable[str]) -> None:
+    for name in names or []:
+        if name not in known:
+            raise ConfigError(f"unknown {what} {name!r}{nearest(name, known)}")

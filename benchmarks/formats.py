@@ -1,0 +1,98 @@
+"""Every model in every format, measured as ``export`` measures: the original's big table."""
+
+import shutil
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from benchmarks import formats_report, gpu, machine, plot, results, untrained
+from benchmarks.contenders import FAILED, attempt, refusal
+from benchmarks.entries import ENTRIES
+from benchmarks.untrained import Choice, Entry
+from model_src.backends import FORMATS, eager, missing
+from model_src.errors import PackageError
+from model_src.predictor import Predictor
+from serving.measure import measure
+from serving.sentences import bundled
+
+_PLOT = "matplotlib"
+_LABELS = [f"label {i}" for i in range(7)]
+
+
+def run(folder: Path, choice: Choice, entries: dict[str, Entry] = ENTRIES) -> Path:
+    """Measure the cells that ``folder``/formats.json lacks, in one thread; return the Markdown.
+
+    Args:
+        folder: of the results; a plot lies beside the table.
+        choice: models, formats and how many sentences.
+        entries: the whole table.
+
+    Raises:
+        PackageError: when the plot could not be drawn.
+
+    """
+    if not find_spec(_PLOT):
+        raise PackageError(
+            f"the plot of benchmark formats needs {_PLOT}, not found here: "
+            f".venv/bin/pip install {_PLOT} (exact versions: requirements-extra.txt)"
+        )
+    torch.set_num_threads(1)
+    path = folder / "formats.json"
+    known = results.load(path)
+    cells = known.setdefault("cells", {})
+    known["machine"] = machine.describe()
+    known["sentences"] = choice.sentences
+    texts = bundled()[: choice.sentences]
+    names = choice.formats or [*FORMATS, *gpu.columns()]
+    for name in tqdm(choice.entries or entries, desc="models", unit=" models"):
+        row = cells.setdefault(name, {})
+        wanted = {form: _made_with(entries[name], form, texts) for form in names}
+        lacking = [form for form in names if not _same(row.get(form, {}), wanted[form])]
+        if not lacking:
+            continue
+        with tempfile.TemporaryDirectory(prefix="iclassifier-") as scratch:
+            bundle = untrained.make(entries[name], Path(scratch) / "model", _LABELS, texts)
+            reference = Predictor(bundle, eager.load(bundle))
+            for form in lacking:
+                row[form] = {"made_with": wanted[form]} | _cell(
+                    reference, form, Path(scratch), texts
+                )
+                results.save(path, known)
+    plot.draw(path.with_suffix(".svg"), cells, entries)
+    return results.report(path, formats_report.lines(known, entries))
+
+
+def _made_with(entry: Entry, form: str, texts: list[str]) -> dict[str, Any]:
+    """Return all that a cell depends on."""
+    packages = FORMATS[form].needs + FORMATS[form].export_needs if form in FORMATS else ()
+    return {
+        "model": untrained.digest(entry),
+        "sentences": len(texts),
+        "versions": machine.versions(packages),
+        "missing": missing(form, to_export=True) if form in FORMATS else [],
+        "machine": machine.describe(),
+    }
+
+
+def _same(cell: dict[str, Any], made_with: dict[str, Any]) -> bool:
+    """Say whether the cell need not be measured again; what failed is tried again."""
+    failed = cell.get("against", "").startswith(FAILED)
+    return cell.get("made_with") == made_with and not failed
+
+
+def _cell(reference: Predictor, form: str, scratch: Path, texts: list[str]) -> dict[str, Any]:
+    """Measure one format, or say in a word what is against it."""
+    folder = scratch / form
+    if form in FORMATS:
+        made = attempt(reference.bundle, form, folder)
+    else:
+        made = gpu.load(reference.bundle, form)
+    if not made.predictor:
+        return {"against": made.problem}
+    found = measure(reference, {form: made.predictor}, texts, None)[form] | made.measured
+    shutil.rmtree(folder, ignore_errors=True)  # BERT's exports together take gigabytes
+    return found | {"against": refusal(form, found)}
