@@ -10,13 +10,18 @@ from typing import Any
 
 import torch
 
-from handlers.protocol import Answer, Failure, Request, encode, parse
+from handlers.body import MAX_BODY
+from handlers.openinference import Model
+from handlers.protocol import MAX_INSTANCES, Answer, Failure, Request, encode, parse, reply
+from model_src.bundle import EXPORT
 from model_src.classifier import family_of
 from model_src.errors import BundleError, RequestError
+from model_src.files import read_json
 from model_src.predictor import Predictor
 
 logger = logging.getLogger(__name__)
 
+_OK = HTTPStatus.OK
 _BROKEN = Failure(HTTPStatus.INTERNAL_SERVER_ERROR, "the model failed on this text")
 _LATE = Failure(
     HTTPStatus.SERVICE_UNAVAILABLE, "not answered in time: send fewer sentences at once"
@@ -37,6 +42,8 @@ class BaseHandler:
         """Wait for ``initialize``."""
         self.predictor: Predictor
         self.seconds = 40.0
+        self.model = Model("", "", [])
+        self.about: dict[str, object] = {}
 
     def initialize(self, context: Any) -> None:  # noqa: ANN401 - TorchServe's own class
         """Load the export directory ``model`` of the extracted archive and warm it up."""
@@ -50,32 +57,59 @@ class BaseHandler:
         family = family_of(self.predictor.bundle.config)
         if family.handler != self.kind:
             raise BundleError(f"{type(self).__name__} does not serve {family.handler} models")
+        version = ((context.manifest or {}).get("model") or {}).get("modelVersion", "")
+        self.model = Model(context.model_name or "", version, self.predictor.bundle.labels)
+        self.about = self._describe()
         # The first runs of a TorchScript graph compile it; a client must not wait for that.
         for batch in (["warm up"], ["warm up", "a longer sentence to warm up with"] * 2) * 2:
             self.predictor.predict(batch)
 
     def handle(self, data: list[dict[str, object]], context: Any) -> list[bytes]:  # noqa: ANN401
         """Answer a batch; a bad request gets its own status, its mates their answers."""
-        requests = [self._parse(fields, context, i) for i, fields in enumerate(data)]
+        requests = [self._parse(fields, _headers(context, i)) for i, fields in enumerate(data)]
         texts = [text for request in requests for text in request.texts]
         answers = iter(self._answer(texts))
         out = []
         for i, request in enumerate(requests):
             own = [next(answers) for _ in request.texts]
-            if not request.many and isinstance(own[0], Failure):
-                context.set_response_status(own[0].status.value, own[0].status.phrase, i)
+            status, value = reply(request, own, self.model) if own else (_OK, self.about)
+            if status != _OK:
+                context.set_response_status(status.value, status.phrase, i)
             context.set_response_content_type(i, "application/json")
-            out.append(encode(own, many=request.many))
+            out.append(encode(value))
         return out
 
-    def _parse(self, fields: dict[str, object], context: Any, i: int) -> Request:  # noqa: ANN401
+    def _describe(self) -> dict[str, object]:
+        """Return what a client may want to know of the model, its limits and its quality."""
+        bundle = self.predictor.bundle
+        record = read_json(bundle.folder / EXPORT, BundleError)
+        return {
+            "name": self.model.name,
+            "version": self.model.version,
+            "labels": bundle.labels,
+            "multi_label": bool(bundle.config.multi_label),
+            "limits": {
+                "tokens": bundle.config.n_ctx,
+                "instances": MAX_INSTANCES,
+                "body_bytes": MAX_BODY,
+                "seconds": self.seconds,
+            },
+            "model": f"{bundle.config.emb_class} {bundle.config.enc_class}",
+            "format": record["format"],
+            "source": record["source"],
+            "measured": record.get("measured"),
+        }
+
+    def _parse(self, fields: dict[str, object], headers: dict[str, str]) -> Request:
         try:
-            return parse(fields, _content_type(context, i))
+            if headers.get("describe") == "True":  # TorchServe's own header
+                return Request([])
+            return parse(fields, headers)
         except RequestError as error:
-            return Request([error], many=False)
+            return Request([error])
         except Exception:  # noqa: BLE001 - one bad request must not harm its mates
             self._log_error()
-            return Request([RequestError("the request cannot be read")], many=False)
+            return Request([RequestError("the request cannot be read")])
 
     def _answer(self, texts: list[str | RequestError]) -> list[Answer]:
         """Predict all good texts together; what the time does not suffice for gets a 503.
@@ -91,10 +125,7 @@ class BaseHandler:
             late = time.monotonic() > deadline
             predictions += [_LATE] * len(chunk) if late else self._predict(chunk)
         found = iter(predictions)
-        return [
-            next(found) if isinstance(text, str) else Failure(HTTPStatus.BAD_REQUEST, str(text))
-            for text in texts
-        ]
+        return [next(found) if isinstance(text, str) else Failure.of(text) for text in texts]
 
     def _predict(self, texts: list[str]) -> list[Answer]:
         """Predict texts at once, or each alone when that fails."""
@@ -117,10 +148,7 @@ class BaseHandler:
         logger.error("%s in %s", kind.__name__ if kind else "error", frames)
 
 
-def _content_type(context: Any, i: int) -> str:  # noqa: ANN401
-    """Return the request's content type; header names arrive in any case."""
-    headers = context.get_all_request_header(i)
-    for name, value in headers.items():
-        if name.lower() == "content-type" and isinstance(value, str):
-            return value
-    return ""
+def _headers(context: Any, i: int) -> dict[str, str]:  # noqa: ANN401
+    """Return the request's headers by name in lower case; they arrive in any case."""
+    found = context.get_all_request_header(i)
+    return {name.lower(): value for name, value in found.items() if isinstance(value, str)}

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Container
 from pathlib import Path
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 import torch
 from tokenizers import Tokenizer as Fast
@@ -22,6 +22,18 @@ PAD, UNK = "<pad>", "<unk>"
 _PIECES = re.compile(r"\w+(?=n't\b)|n't\b|'(?:s|m|d|ll|re|ve)\b|\w+|[^\w\s]")
 
 
+class Encoded(NamedTuple):
+    """The ids that the model reads, and how many the whole text has."""
+
+    ids: list[int]
+    tokens: int
+
+    @property
+    def truncated(self) -> bool:
+        """Whether something was cut off; not so for a text of exactly ``n_ctx`` tokens."""
+        return self.tokens > len(self.ids)
+
+
 class Tokenizer(Protocol):
     """What the rest of the code needs of a tokenizer."""
 
@@ -32,6 +44,9 @@ class Tokenizer(Protocol):
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """Return ``encode`` of each text."""
+
+    def count_batch(self, texts: list[str]) -> list[Encoded]:
+        """Return ``encode`` of each text with the tokens it has before it is cut."""
 
     def save(self, folder: Path) -> None:
         """Write ``tokenizer.json`` into ``folder``."""
@@ -64,13 +79,20 @@ class WordTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of ``text``, at most ``n_ctx``; words without a vector are 1."""
-        get = self._ids.get
-        words = split(text, self._ids, lowercase=self.lowercase)
-        return [get(word, 1) for word in words[: self.n_ctx]] or [1]
+        return self._encoded(text).ids
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """Return ``encode`` of each text."""
         return [self.encode(text) for text in texts]
+
+    def count_batch(self, texts: list[str]) -> list[Encoded]:
+        """Return ``encode`` of each text with the words it has before it is cut."""
+        return [self._encoded(text) for text in texts]
+
+    def _encoded(self, text: str) -> Encoded:
+        get = self._ids.get
+        words = split(text, self._ids, lowercase=self.lowercase)
+        return Encoded([get(word, 1) for word in words[: self.n_ctx]] or [1], max(len(words), 1))
 
     def save(self, folder: Path) -> None:
         """Write the word list with its settings."""
@@ -112,6 +134,15 @@ class SubwordTokenizer:
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """Return ``encode`` of each text."""
         return [encoding.ids for encoding in self.fast.encode_batch(texts)]
+
+    def count_batch(self, texts: list[str]) -> list[Encoded]:
+        """Return ``encode`` of each text with the subwords it has before it is cut."""
+        found = []
+        for encoding in self.fast.encode_batch(texts):
+            # each further part brings its own special tokens
+            cut = sum(part.special_tokens_mask.count(0) for part in encoding.overflowing)
+            found.append(Encoded(encoding.ids, len(encoding.ids) + cut))
+        return found
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer with its truncation and normalizer."""
