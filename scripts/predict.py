@@ -4,17 +4,17 @@ import argparse
 import itertools
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from model_src.decode import label_of
-from model_src.errors import ConfigError, DataError
+from model_src.decode import Choice, label_of
+from model_src.errors import ConfigError, DataError, ServerError
 from model_src.predictor import Predictor
 from model_src.tokenizer import text_problem
-from scripts.options import Parser, count, say
+from scripts.options import Parser, count, say, share
 from scripts.serve import RUN_DIR
 from serving.client import Client
 
@@ -22,6 +22,7 @@ EXAMPLE = (
     "./iclassifier predict --model_path exports/movie_reviews-glove-cnn-torchscript 'a great film'"
 )
 _CHUNK = 128  # what a server takes as one request
+_CONNECTIONS = 4
 
 
 def add_options(parser: Parser) -> None:
@@ -31,6 +32,8 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("--url", help="http://host:port/predictions/NAME of a running server")
     keys = RUN_DIR / "key_file.json"
     parser.add_argument("--key_file", type=Path, default=keys, help="keys of that server")
+    parser.add_argument("--top_k", type=count, help="show only so many scores (jsonl)")
+    parser.add_argument("--threshold", type=share, help="no label below this score")
     parser.add_argument("--input", type=Path, metavar="FILE", help="read one sentence a line")
     parser.add_argument(
         "--output_format", choices=("tsv", "jsonl"), default="tsv", help="default tsv"
@@ -50,21 +53,38 @@ def run(args: argparse.Namespace) -> None:
     if args.texts and args.input:
         raise ConfigError("give sentences or --input FILE, not both")
     torch.set_num_threads(args.num_threads)
-    answer = _answerer(args)
-    count = 0
-    texts = _sentences(args)
-    while chunk := list(itertools.islice(texts, _CHUNK if args.input else 1)):
-        for text, found in zip(chunk, answer(chunk), strict=True):
-            say(_line(text, found, args.output_format))
-        count += len(chunk)
-    sys.stderr.write(f"answered {count} sentences from {args.model_path or args.url}\n")
+    # Sentence by sentence where someone may be typing them.
+    size = _CHUNK if args.input else 1
+    answers = _served(args, size) if args.url else _offline(args, size)
+    asked, texts = itertools.tee(_sentences(args))
+    number = 0
+    for number, (text, found) in enumerate(zip(texts, answers(asked), strict=True), 1):
+        if "scores" not in found:
+            said = found.get("message", "no message")
+            raise ServerError(f"{args.url} answered sentence {number} with: {said}")
+        say(_line(text, found, args.output_format))
+    sys.stderr.write(f"answered {number} sentences from {args.model_path or args.url}\n")
 
 
-def _answerer(args: argparse.Namespace) -> Callable[[list[str]], Iterable[dict[str, Any]]]:
-    if args.url:
-        return Client(args.url, args.key_file).predict_many
+_Answers = Callable[[Iterator[str]], Iterator[dict[str, Any]]]
+
+
+def _served(args: argparse.Namespace, size: int) -> _Answers:
+    connections = _CONNECTIONS if args.input else 1
+    wanted = {"top_k": args.top_k, "threshold": args.threshold}
+    client = Client(args.url, args.key_file, connections=connections, **wanted)
+    return lambda texts: client.stream(texts, size)
+
+
+def _offline(args: argparse.Namespace, size: int) -> _Answers:
     predictor = Predictor.load(args.model_path)
-    return lambda chunk: [found.as_dict() for found in predictor.predict(chunk, args.batch_size)]
+    choice = Choice.of(args.top_k, args.threshold)
+
+    def answers(texts: Iterator[str]) -> Iterator[dict[str, Any]]:
+        while chunk := list(itertools.islice(texts, size)):
+            yield from (each.as_dict(choice) for each in predictor.predict(chunk, args.batch_size))
+
+    return answers
 
 
 def _sentences(args: argparse.Namespace) -> Iterator[str]:
