@@ -1,5 +1,6 @@
 """The handler of every archive: N requests in, N answers out in order, no exception ever."""
 
+import functools
 import logging
 import sys
 import time
@@ -13,9 +14,10 @@ import torch
 from handlers.body import MAX_BODY
 from handlers.openinference import Model
 from handlers.protocol import MAX_INSTANCES, Answer, Failure, Request, encode, parse, reply
-from model_src.bundle import EXPORT
+from model_src.bundle import EXPORT, check
 from model_src.classifier import family_of
 from model_src.errors import BundleError, RequestError
+from model_src.explain import Explainer
 from model_src.files import read_json
 from model_src.predictor import Predictor
 
@@ -41,6 +43,8 @@ class BaseHandler:
     def __init__(self) -> None:
         """Wait for ``initialize``."""
         self.predictor: Predictor
+        # of the fp32 model, in archives that can explain
+        self.source = Path()
         self.seconds = 40.0
         self.model = Model("", "", [])
         self.about: dict[str, object] = {}
@@ -52,8 +56,11 @@ class BaseHandler:
         settings = (context.model_yaml_config or {}).get("handler", {})
         torch.set_num_threads(int(settings.get("num_threads", 1)))
         self.seconds = float(settings.get("seconds", 40))
-        folder = Path(context.system_properties["model_dir"]) / "model"
-        self.predictor = Predictor.load(folder)
+        root = Path(context.system_properties["model_dir"])
+        self.predictor = Predictor.load(root / "model")
+        self.source = root / "explain"
+        if self.source.is_dir():
+            check(self.source)
         family = family_of(self.predictor.bundle.config)
         if family.handler != self.kind:
             raise BundleError(f"{type(self).__name__} does not serve {family.handler} models")
@@ -67,11 +74,15 @@ class BaseHandler:
     def handle(self, data: list[dict[str, object]], context: Any) -> list[bytes]:  # noqa: ANN401
         """Answer a batch; a bad request gets its own status, its mates their answers."""
         requests = [self._parse(fields, _headers(context, i)) for i, fields in enumerate(data)]
-        texts = [text for request in requests for text in request.texts]
-        answers = iter(self._answer(texts))
+        deadline = time.monotonic() + self.seconds
+        texts = [text for request in requests if not request.explain for text in request.texts]
+        answers = iter(self._answer(texts, deadline))
         out = []
         for i, request in enumerate(requests):
-            own = [next(answers) for _ in request.texts]
+            if request.explain:
+                own = [self._explain(text, request.target, deadline) for text in request.texts]
+            else:
+                own = [next(answers) for _ in request.texts]
             status, value = reply(request, own, self.model) if own else (_OK, self.about)
             if status != _OK:
                 context.set_response_status(status.value, status.phrase, i)
@@ -98,6 +109,7 @@ class BaseHandler:
             "format": record["format"],
             "source": record["source"],
             "measured": record.get("measured"),
+            "explanations": self.source.is_dir(),
         }
 
     def _parse(self, fields: dict[str, object], headers: dict[str, str]) -> Request:
@@ -111,14 +123,13 @@ class BaseHandler:
             self._log_error()
             return Request([RequestError("the request cannot be read")])
 
-    def _answer(self, texts: list[str | RequestError]) -> list[Answer]:
+    def _answer(self, texts: list[str | RequestError], deadline: float) -> list[Answer]:
         """Predict all good texts together; what the time does not suffice for gets a 503.
 
         TorchServe kills a worker that is silent for longer than responseTimeout, and all of its
         requests with it.
         """
         good = [text for text in texts if isinstance(text, str)]
-        deadline = time.monotonic() + self.seconds
         predictions: list[Answer] = []
         for start in range(0, len(good), _CHUNK):
             chunk = good[start : start + _CHUNK]
@@ -140,6 +151,29 @@ class BaseHandler:
             return self.predictor.predict([text])[0]
         except Exception:  # noqa: BLE001 - the client gets a 500 of its own
             return _BROKEN
+
+    def _explain(self, text: str | RequestError, target: str | None, deadline: float) -> Answer:
+        if isinstance(text, RequestError):
+            return Failure.of(text)
+        try:
+            return self._explainer.explain(text, target, deadline=deadline)
+        except RequestError as error:
+            return Failure.of(error)
+        except TimeoutError:
+            return _LATE
+        except Exception:  # noqa: BLE001 - one bad text must not harm its mates
+            self._log_error()
+            return _BROKEN
+
+    @functools.cached_property
+    def _explainer(self) -> Explainer:
+        """The fp32 model, which takes memory from the first question on."""
+        if not self.source.is_dir():
+            raise RequestError(
+                "this archive holds no fp32 model to explain with: make it with "
+                "archive --explain MODEL_DIR"
+            )
+        return Explainer.load(self.source)
 
     def _log_error(self) -> None:
         """Log the type and the place, without the message: it may quote what a client sent."""

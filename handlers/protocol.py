@@ -4,7 +4,8 @@ A request is raw text, ``{"text": "..."}``, ``{"instances": ["...", {"text": "..
 v1) or a body of the Open Inference Protocol (``openinference``), with ``top_k`` and ``threshold``
 beside the text. An answer is ``{"label", "score", "scores"}``, of a multi-label model
 ``{"labels", "scores"}``; for instances ``{"predictions": [answer or error, ...]}`` in order. An
-error is ``{"code", "message"}`` and never repeats what the client sent.
+error is ``{"code", "message"}`` and never repeats what the client sent. A request to explain may
+have a ``target`` beside the text instead; for instances it gets ``{"explanations": [...]}``.
 """
 
 import json
@@ -17,10 +18,13 @@ from handlers.body import EXPECTED, read
 from handlers.openinference import Model, Tensors
 from model_src.decode import ALL, Choice, Prediction
 from model_src.errors import RequestError
+from model_src.explain import Explanation
 from model_src.tokenizer import text_problem
 
 # Enough for one batch to pay, few enough for eight such requests to end within a time-out.
 MAX_INSTANCES = 128
+# Of a request to explain: each costs as much as some hundred sentences.
+MAX_EXPLAINED = 16
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,12 @@ class Failure:
         """Return what a client is told of ``error``."""
         return cls(error.status, str(error))
 
-    def as_dict(self, choice: Choice = ALL) -> dict[str, object]:
+    def as_dict(self) -> dict[str, object]:
         """Return the fields of the serving contract."""
         return {"code": self.status.value, "message": self.message}
 
 
-Answer = Prediction | Failure
+Answer = Prediction | Explanation | Failure
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,9 @@ class Request:
     choice: Choice = ALL
     # of the Open Inference Protocol: how its answers are packed
     tensors: Tensors | None = None
+    # whether words are to be explained, and for which label
+    explain: bool = False
+    target: str | None = None
 
 
 def parse(fields: Mapping[str, object], headers: Mapping[str, str]) -> Request:
@@ -63,32 +70,33 @@ def parse(fields: Mapping[str, object], headers: Mapping[str, str]) -> Request:
 
     """
     body = read(fields, headers)
-    if "inputs" in body:
+    explain = headers.get("explain") == "True"  # TorchServe's own header
+    if "inputs" in body and not explain:
         return _tensors(body)
     sent = [name for name in ("text", "instances") if name in body]
-    if len(sent) != 1 or not set(body) <= {*sent, "top_k", "threshold"}:
+    options = ("target",) if explain else ("top_k", "threshold")
+    if len(sent) != 1 or not set(body) <= {*sent, *options}:
         raise RequestError(
-            "the JSON body must have one of the keys text and instances, and beside it top_k and "
-            f"threshold only: {EXPECTED}"
+            "the JSON body must have one of the keys text and instances, and beside it "
+            f"{' and '.join(options)} only: {EXPECTED}"
         )
-    choice = Choice.of(body.get("top_k"), body.get("threshold"))
-    if "text" in body:
-        return Request([_checked(body["text"])], choice=choice)
-    instances = body["instances"]
-    if not isinstance(instances, list) or not instances:
-        raise RequestError(f"instances must be a list that is not empty: {EXPECTED}")
-    if len(instances) > MAX_INSTANCES:
-        raise RequestError(f"{len(instances)} instances are more than {MAX_INSTANCES}")
-    return Request([_instance(each) for each in instances], many=True, choice=choice)
+    many = "instances" in body
+    texts = _instances(body["instances"], explain) if many else [_checked(body["text"])]
+    if explain:
+        return Request(texts, many, explain=True, target=_target(body.get("target")))
+    return Request(texts, many, Choice.of(body.get("top_k"), body.get("threshold")))
 
 
 def reply(request: Request, answers: list[Answer], model: Model) -> tuple[HTTPStatus, object]:
     """Return the status and the JSON value that answer one request."""
     if request.tensors:
         return _packed(request.tensors, answers, model)
-    items = [answer.as_dict(request.choice) for answer in answers]
+    items = [
+        answer.as_dict(request.choice) if isinstance(answer, Prediction) else answer.as_dict()
+        for answer in answers
+    ]
     if request.many:
-        return HTTPStatus.OK, {"predictions": items}
+        return HTTPStatus.OK, {"explanations" if request.explain else "predictions": items}
     failed = [answer for answer in answers if isinstance(answer, Failure)]
     return failed[0].status if failed else HTTPStatus.OK, items[0]
 
@@ -113,6 +121,21 @@ def _packed(tensors: Tensors, answers: list[Answer], model: Model) -> tuple[HTTP
         return HTTPStatus.OK, tensors.pack(good, model)
     failed = next(answer for answer in answers if isinstance(answer, Failure))
     return failed.status, failed.as_dict() | {"error": failed.message}
+
+
+def _instances(instances: object, explain: bool) -> list[str | RequestError]:  # noqa: FBT001
+    most = MAX_EXPLAINED if explain else MAX_INSTANCES
+    if not isinstance(instances, list) or not instances:
+        raise RequestError(f"instances must be a list that is not empty: {EXPECTED}")
+    if len(instances) > most:
+        raise RequestError(f"{len(instances)} instances are more than {most}")
+    return [_instance(each) for each in instances]
+
+
+def _target(target: object) -> str | None:
+    if target is not None and not isinstance(target, str):
+        raise RequestError("the target must be a label")
+    return target
 
 
 def _instance(instance: object) -> str | RequestError:

@@ -48,6 +48,9 @@ class Tokenizer(Protocol):
     def count_batch(self, texts: list[str]) -> list[Encoded]:
         """Return ``encode`` of each text with the tokens it has before it is cut."""
 
+    def read_words(self, text: str) -> list[tuple[str, list[int]]]:
+        """Return the words that the model reads, each with its positions among the ids."""
+
     def save(self, folder: Path) -> None:
         """Write ``tokenizer.json`` into ``folder``."""
 
@@ -88,6 +91,11 @@ class WordTokenizer:
     def count_batch(self, texts: list[str]) -> list[Encoded]:
         """Return ``encode`` of each text with the words it has before it is cut."""
         return [self._encoded(text) for text in texts]
+
+    def read_words(self, text: str) -> list[tuple[str, list[int]]]:
+        """Return the words looked up, known or not; a text without any is one."""
+        words = split(text, self._ids, lowercase=self.lowercase)[: self.n_ctx] or [text]
+        return [(word, [i]) for i, word in enumerate(words)]
 
     def _encoded(self, text: str) -> Encoded:
         get = self._ids.get
@@ -143,6 +151,17 @@ class SubwordTokenizer:
             cut = sum(part.special_tokens_mask.count(0) for part in encoding.overflowing)
             found.append(Encoded(encoding.ids, len(encoding.ids) + cut))
         return found
+
+    def read_words(self, text: str) -> list[tuple[str, list[int]]]:
+        """Return the pieces of the text between which no subword reaches, as they stand there."""
+        encoding = self.fast.encode(text)
+        places: dict[int, list[int]] = {}
+        for i, word in enumerate(encoding.word_ids):
+            if word is not None:  # as special tokens are
+                places.setdefault(word, []).append(i)
+        spans = [[encoding.offsets[i] for i in positions] for positions in places.values()]
+        texts = [text[min(a for a, _ in span) : max(b for _, b in span)].strip() for span in spans]
+        return list(zip(texts, places.values(), strict=True))
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer with its truncation and normalizer."""

@@ -12,6 +12,7 @@ import torch
 
 from model_src.decode import Choice, label_of
 from model_src.errors import ConfigError, DataError, ServerError
+from model_src.explain import Explainer
 from model_src.predictor import Predictor
 from model_src.tokenizer import text_problem
 from scripts.options import Parser, count, say, share
@@ -34,6 +35,8 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("--key_file", type=Path, default=keys, help="keys of that server")
     parser.add_argument("--top_k", type=count, help="show only so many scores (jsonl)")
     parser.add_argument("--threshold", type=share, help="no label below this score")
+    parser.add_argument("--explain", action="store_true", help="what each word adds to the logit")
+    parser.add_argument("--target", metavar="LABEL", help="explain this label, not the best one")
     parser.add_argument("--input", type=Path, metavar="FILE", help="read one sentence a line")
     parser.add_argument(
         "--output_format", choices=("tsv", "jsonl"), default="tsv", help="default tsv"
@@ -52,6 +55,10 @@ def run(args: argparse.Namespace) -> None:
         raise ConfigError("give either --model_path DIR or --url URL")
     if args.texts and args.input:
         raise ConfigError("give sentences or --input FILE, not both")
+    if args.explain and (args.top_k or args.threshold is not None):
+        raise ConfigError("--explain takes no --top_k and no --threshold")
+    if args.target and not args.explain:
+        raise ConfigError("--target is for --explain")
     torch.set_num_threads(args.num_threads)
     # Sentence by sentence where someone may be typing them.
     size = _CHUNK if args.input else 1
@@ -59,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
     asked, texts = itertools.tee(_sentences(args))
     number = 0
     for number, (text, found) in enumerate(zip(texts, answers(asked), strict=True), 1):
-        if "scores" not in found:
+        if "code" in found:
             said = found.get("message", "no message")
             raise ServerError(f"{args.url} answered sentence {number} with: {said}")
         say(_line(text, found, args.output_format))
@@ -73,10 +80,15 @@ def _served(args: argparse.Namespace, size: int) -> _Answers:
     connections = _CONNECTIONS if args.input else 1
     wanted = {"top_k": args.top_k, "threshold": args.threshold}
     client = Client(args.url, args.key_file, connections=connections, **wanted)
+    if args.explain:
+        return lambda texts: (client.explain(text, args.target) for text in texts)
     return lambda texts: client.stream(texts, size)
 
 
 def _offline(args: argparse.Namespace, size: int) -> _Answers:
+    if args.explain:
+        explainer = Explainer.load(args.model_path)
+        return lambda texts: (explainer.explain(text, args.target).as_dict() for text in texts)
     predictor = Predictor.load(args.model_path)
     choice = Choice.of(args.top_k, args.threshold)
 
@@ -117,4 +129,8 @@ def _sentences(args: argparse.Namespace) -> Iterator[str]:
 def _line(text: str, found: dict[str, Any], output_format: str) -> str:
     if output_format == "jsonl":
         return json.dumps({"text": text} | found, ensure_ascii=False)
-    return f"{' '.join(text.split())}\t{label_of(found)}\t{max(found['scores'].values()):.6f}"
+    cells = [" ".join(text.split()), label_of(found)]
+    if "words" in found:
+        added = " ".join(f"{each['word']}{each['attribution']:+.3f}" for each in found["words"])
+        return "\t".join([*cells, f"{found['score']:.6f}", added])
+    return "\t".join([*cells, f"{max(found['scores'].values()):.6f}"])
