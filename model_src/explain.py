@@ -102,7 +102,7 @@ class Explainer:
         tokenizer, labels = self.bundle.tokenizer, self.bundle.labels
         if target is not None and target not in labels:
             raise RequestError("the target is none of the model's labels")
-        (encoded,) = tokenizer.count_batch([text])
+        (encoded,) = tokenizer.read_batch([text])
         words = tokenizer.read_words(text)
         inner = sorted(i for _, positions in words for i in positions)
         line = _Line(self.model, encoded.ids, inner, tokenizer.pad_id)

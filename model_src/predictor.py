@@ -49,7 +49,7 @@ class Predictor:
         """Answer ``texts`` in their order; sentences of like length share a batch."""
         bundle, tokenizer = self.bundle, self.bundle.tokenizer
         multi = bool(bundle.config.multi_label)
-        encoded = tokenizer.count_batch(texts)
+        encoded = tokenizer.read_batch(texts)
         rows = [each.ids for each in encoded]
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         answers: dict[int, Prediction] = {}

@@ -3,6 +3,7 @@
 import gzip
 import json
 import random
+import time
 import tracemalloc
 import zlib
 from typing import Any
@@ -97,21 +98,33 @@ def test_truncation_is_reported_only_where_it_happened(worker: BaseHandler) -> N
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids="-".join)
-def test_tokens_are_counted_beyond_the_limit(tiny: Models, pair: tuple[str, str]) -> None:
+def test_a_text_of_just_so_many_tokens_is_not_cut(tiny: Models, pair: tuple[str, str]) -> None:
     tokenizer, limit = Bundle.read(tiny.models[pair]).tokenizer, 40
-    base = tokenizer.count_batch(["film"])[0].tokens
-    each = tokenizer.count_batch(["film film"])[0].tokens - base
-    counts = (1, (limit - base) // each + 1, (limit - base) // each + 2, 500)
-    texts = [" ".join(["film"] * count) for count in counts]
-    found = tokenizer.count_batch(texts)
-    assert [entry.tokens for entry in found] == [base + each * (count - 1) for count in counts]
-    assert [entry.ids for entry in found] == tokenizer.encode_batch(texts)
-    assert [entry.truncated for entry in found] == [entry.tokens > limit for entry in found]
+    base = len(tokenizer.encode("film"))
+    each = len(tokenizer.encode("film film")) - base
+    most = (limit - base) // each + 1
+    found = tokenizer.read_batch([" ".join(["film"] * count) for count in (1, most, most + 1)])
+    assert [entry.truncated for entry in found] == [False, False, True]
+    assert [len(entry.ids) for entry in found] == [base, base + each * (most - 1), limit]
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+def test_of_a_huge_text_only_a_part_is_looked_at(tiny: Models, pair: tuple[str, str]) -> None:
+    """A worker that is busy for seconds with each request of a batch would be killed."""
+    tokenizer = Bundle.read(tiny.models[pair]).tokenizer
+    huge = ["a " * 500_000, "x" * 1_000_000, " " * 999_999 + "x", "great " + "\u0301" * 999_999]
+    began = time.perf_counter()
+    found = tokenizer.read_batch(huge)
+    assert time.perf_counter() - began < 2  # 20 and more without the limit
+    assert all(entry.truncated for entry in found)
+    assert found[0].ids == tokenizer.encode("a " * 100)
+    assert [entry.ids for entry in found] == [tokenizer.encode(text) for text in huge]
+    assert all(word for text in huge[:2] for word, _ in tokenizer.read_words(text))
 
 
 def test_text_without_a_word_is_one_token_and_not_cut() -> None:
-    (found,) = WordTokenizer([PAD, UNK], lowercase=True, n_ctx=5).count_batch(["\u200d"])
-    assert (found.ids, found.tokens, found.truncated) == ([1], 1, False)
+    (found,) = WordTokenizer([PAD, UNK], lowercase=True, n_ctx=5).read_batch(["\u200d"])
+    assert found == ([1], False)
 
 
 # --- gzip
