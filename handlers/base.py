@@ -1,5 +1,6 @@
 """The handler of every archive: N requests in, N answers out in order, no exception ever."""
 
+import functools
 import logging
 import sys
 import time
@@ -10,13 +11,19 @@ from typing import Any
 
 import torch
 
-from handlers.protocol import Answer, Failure, Request, encode, parse
+from handlers.body import MAX_BODY
+from handlers.openinference import Model
+from handlers.protocol import MAX_INSTANCES, Answer, Failure, Request, encode, parse, reply
+from model_src.bundle import EXPORT, check
 from model_src.classifier import family_of
 from model_src.errors import BundleError, RequestError
+from model_src.explain import Explainer
+from model_src.files import read_json
 from model_src.predictor import Predictor
 
 logger = logging.getLogger(__name__)
 
+_OK = HTTPStatus.OK
 _BROKEN = Failure(HTTPStatus.INTERNAL_SERVER_ERROR, "the model failed on this text")
 _LATE = Failure(
     HTTPStatus.SERVICE_UNAVAILABLE, "not answered in time: send fewer sentences at once"
@@ -36,7 +43,11 @@ class BaseHandler:
     def __init__(self) -> None:
         """Wait for ``initialize``."""
         self.predictor: Predictor
+        # of the fp32 model, in archives that can explain
+        self.source = Path()
         self.seconds = 40.0
+        self.model = Model("", "", [])
+        self.about: dict[str, object] = {}
 
     def initialize(self, context: Any) -> None:  # noqa: ANN401 - TorchServe's own class
         """Load the export directory ``model`` of the extracted archive and warm it up."""
@@ -45,56 +56,87 @@ class BaseHandler:
         settings = (context.model_yaml_config or {}).get("handler", {})
         torch.set_num_threads(int(settings.get("num_threads", 1)))
         self.seconds = float(settings.get("seconds", 40))
-        folder = Path(context.system_properties["model_dir"]) / "model"
-        self.predictor = Predictor.load(folder)
+        root = Path(context.system_properties["model_dir"])
+        self.predictor = Predictor.load(root / "model")
+        self.source = root / "explain"
+        if self.source.is_dir():
+            check(self.source)
         family = family_of(self.predictor.bundle.config)
         if family.handler != self.kind:
             raise BundleError(f"{type(self).__name__} does not serve {family.handler} models")
+        version = ((context.manifest or {}).get("model") or {}).get("modelVersion", "")
+        self.model = Model(context.model_name or "", version, self.predictor.bundle.labels)
+        self.about = self._describe()
         # The first runs of a TorchScript graph compile it; a client must not wait for that.
         for batch in (["warm up"], ["warm up", "a longer sentence to warm up with"] * 2) * 2:
             self.predictor.predict(batch)
 
     def handle(self, data: list[dict[str, object]], context: Any) -> list[bytes]:  # noqa: ANN401
         """Answer a batch; a bad request gets its own status, its mates their answers."""
-        requests = [self._parse(fields, context, i) for i, fields in enumerate(data)]
-        texts = [text for request in requests for text in request.texts]
-        answers = iter(self._answer(texts))
+        requests = [self._parse(fields, _headers(context, i)) for i, fields in enumerate(data)]
+        deadline = time.monotonic() + self.seconds
+        texts = [text for request in requests if not request.explain for text in request.texts]
+        answers = iter(self._answer(texts, deadline))
         out = []
         for i, request in enumerate(requests):
-            own = [next(answers) for _ in request.texts]
-            if not request.many and isinstance(own[0], Failure):
-                context.set_response_status(own[0].status.value, own[0].status.phrase, i)
+            if request.explain:
+                own = [self._explain(text, request.target, deadline) for text in request.texts]
+            else:
+                own = [next(answers) for _ in request.texts]
+            status, value = reply(request, own, self.model) if own else (_OK, self.about)
+            if status != _OK:
+                context.set_response_status(status.value, status.phrase, i)
             context.set_response_content_type(i, "application/json")
-            out.append(encode(own, many=request.many))
+            out.append(encode(value))
         return out
 
-    def _parse(self, fields: dict[str, object], context: Any, i: int) -> Request:  # noqa: ANN401
+    def _describe(self) -> dict[str, object]:
+        """Return what a client may want to know of the model, its limits and its quality."""
+        bundle = self.predictor.bundle
+        record = read_json(bundle.folder / EXPORT, BundleError)
+        return {
+            "name": self.model.name,
+            "version": self.model.version,
+            "labels": bundle.labels,
+            "multi_label": bool(bundle.config.multi_label),
+            "limits": {
+                "tokens": bundle.config.n_ctx,
+                "instances": MAX_INSTANCES,
+                "body_bytes": MAX_BODY,
+                "seconds": self.seconds,
+            },
+            "model": f"{bundle.config.emb_class} {bundle.config.enc_class}",
+            "format": record["format"],
+            "source": record["source"],
+            "measured": record.get("measured"),
+            "explanations": self.source.is_dir(),
+        }
+
+    def _parse(self, fields: dict[str, object], headers: dict[str, str]) -> Request:
         try:
-            return parse(fields, _content_type(context, i))
+            if headers.get("describe") == "True":  # TorchServe's own header
+                return Request([])
+            return parse(fields, headers)
         except RequestError as error:
-            return Request([error], many=False)
+            return Request([error])
         except Exception:  # noqa: BLE001 - one bad request must not harm its mates
             self._log_error()
-            return Request([RequestError("the request cannot be read")], many=False)
+            return Request([RequestError("the request cannot be read")])
 
-    def _answer(self, texts: list[str | RequestError]) -> list[Answer]:
+    def _answer(self, texts: list[str | RequestError], deadline: float) -> list[Answer]:
         """Predict all good texts together; what the time does not suffice for gets a 503.
 
         TorchServe kills a worker that is silent for longer than responseTimeout, and all of its
         requests with it.
         """
         good = [text for text in texts if isinstance(text, str)]
-        deadline = time.monotonic() + self.seconds
         predictions: list[Answer] = []
         for start in range(0, len(good), _CHUNK):
             chunk = good[start : start + _CHUNK]
             late = time.monotonic() > deadline
             predictions += [_LATE] * len(chunk) if late else self._predict(chunk)
         found = iter(predictions)
-        return [
-            next(found) if isinstance(text, str) else Failure(HTTPStatus.BAD_REQUEST, str(text))
-            for text in texts
-        ]
+        return [next(found) if isinstance(text, str) else Failure.of(text) for text in texts]
 
     def _predict(self, texts: list[str]) -> list[Answer]:
         """Predict texts at once, or each alone when that fails."""
@@ -110,6 +152,29 @@ class BaseHandler:
         except Exception:  # noqa: BLE001 - the client gets a 500 of its own
             return _BROKEN
 
+    def _explain(self, text: str | RequestError, target: str | None, deadline: float) -> Answer:
+        if isinstance(text, RequestError):
+            return Failure.of(text)
+        try:
+            return self._explainer.explain(text, target, deadline=deadline)
+        except RequestError as error:
+            return Failure.of(error)
+        except TimeoutError:
+            return _LATE
+        except Exception:  # noqa: BLE001 - one bad text must not harm its mates
+            self._log_error()
+            return _BROKEN
+
+    @functools.cached_property
+    def _explainer(self) -> Explainer:
+        """The fp32 model, which takes memory from the first question on."""
+        if not self.source.is_dir():
+            raise RequestError(
+                "this archive holds no fp32 model to explain with: make it with "
+                "archive --explain MODEL_DIR"
+            )
+        return Explainer.load(self.source)
+
     def _log_error(self) -> None:
         """Log the type and the place, without the message: it may quote what a client sent."""
         kind, _, trace = sys.exc_info()
@@ -117,10 +182,7 @@ class BaseHandler:
         logger.error("%s in %s", kind.__name__ if kind else "error", frames)
 
 
-def _content_type(context: Any, i: int) -> str:  # noqa: ANN401
-    """Return the request's content type; header names arrive in any case."""
-    headers = context.get_all_request_header(i)
-    for name, value in headers.items():
-        if name.lower() == "content-type" and isinstance(value, str):
-            return value
-    return ""
+def _headers(context: Any, i: int) -> dict[str, str]:  # noqa: ANN401
+    """Return the request's headers by name in lower case; they arrive in any case."""
+    found = context.get_all_request_header(i)
+    return {name.lower(): value for name, value in found.items() if isinstance(value, str)}

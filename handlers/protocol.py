@@ -1,9 +1,11 @@
 """The serving contract: what a request may look like and what an answer looks like.
 
-A request is raw text, ``{"text": "..."}`` or ``{"instances": [{"text": "..."}, ...]}``. An answer
-is ``{"label", "score", "scores"}``, of a multi-label model ``{"labels", "scores"}``; for instances
-``{"predictions": [answer or error, ...]}`` in order. An error is ``{"code", "message"}`` and never
-repeats what the client sent.
+A request is raw text, ``{"text": "..."}``, ``{"instances": ["...", {"text": "..."}, ...]}`` (KServe
+v1) or a body of the Open Inference Protocol (``openinference``), with ``top_k`` and ``threshold``
+beside the text. An answer is ``{"label", "score", "scores"}``, of a multi-label model
+``{"labels", "scores"}``; for instances ``{"predictions": [answer or error, ...]}`` in order. An
+error is ``{"code", "message"}`` and never repeats what the client sent. A request to explain may
+have a ``target`` beside the text instead; for instances it gets ``{"explanations": [...]}``.
 """
 
 import json
@@ -11,23 +13,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from model_src.decode import Prediction
+from handlers import openinference
+from handlers.body import EXPECTED, read
+from handlers.openinference import Model, Tensors
+from model_src.decode import ALL, Choice, Prediction
 from model_src.errors import RequestError
+from model_src.explain import Explanation
 from model_src.tokenizer import text_problem
 
 # Enough for one batch to pay, few enough for eight such requests to end within a time-out.
 MAX_INSTANCES = 128
-# The names under which TorchServe hands over a body: plain, multipart or gRPC, form or query.
-_BODIES = ("body", "data", "text")
-_EXPECTED = 'send raw text, {"text": "..."} or {"instances": [{"text": "..."}, ...]}'
-
-
-@dataclass(frozen=True)
-class Request:
-    """The sentences of one request, each replaced by its error where it breaks the contract."""
-
-    texts: list[str | RequestError]
-    many: bool
+# Of a request to explain: each costs as much as some hundred sentences.
+MAX_EXPLAINED = 16
 
 
 @dataclass(frozen=True)
@@ -37,90 +34,120 @@ class Failure:
     status: HTTPStatus
     message: str
 
+    @classmethod
+    def of(cls, error: RequestError) -> "Failure":
+        """Return what a client is told of ``error``."""
+        return cls(error.status, str(error))
+
     def as_dict(self) -> dict[str, object]:
         """Return the fields of the serving contract."""
         return {"code": self.status.value, "message": self.message}
 
 
-Answer = Prediction | Failure
+Answer = Prediction | Explanation | Failure
 
 
-def parse(fields: Mapping[str, object], content_type: str) -> Request:
-    """Read one request as TorchServe hands it over: body fields and the content type of the body.
+@dataclass(frozen=True)
+class Request:
+    """The sentences of one request, each replaced by its error where it breaks the contract."""
+
+    texts: list[str | RequestError]
+    # whether the answers come as a list
+    many: bool = False
+    choice: Choice = ALL
+    # of the Open Inference Protocol: how its answers are packed
+    tensors: Tensors | None = None
+    # whether words are to be explained, and for which label
+    explain: bool = False
+    target: str | None = None
+
+
+def parse(fields: Mapping[str, object], headers: Mapping[str, str]) -> Request:
+    """Read one request: the body or form as TorchServe hands it over, names of headers lower-case.
 
     Raises:
         RequestError: when the request as a whole breaks the contract.
 
     """
-    name = next((name for name in _BODIES if name in fields), None)
-    if name is None:
+    body = read(fields, headers)
+    explain = headers.get("explain") == "True"  # TorchServe's own header
+    if "inputs" in body and not explain:
+        return _tensors(body)
+    sent = [name for name in ("text", "instances") if name in body]
+    options = ("target",) if explain else ("top_k", "threshold")
+    if len(sent) != 1 or not set(body) <= {*sent, *options}:
         raise RequestError(
-            "the body came as a form: add the header Content-Type: text/plain for raw text "
-            f"or application/json, and {_EXPECTED}"
+            "the JSON body must have one of the keys text and instances, and beside it "
+            f"{' and '.join(options)} only: {EXPECTED}"
         )
-    body = fields[name]
-    if isinstance(body, bytes | bytearray):
-        try:
-            body = body.decode("utf-8")
-        except UnicodeDecodeError as reason:
-            raise RequestError(f"the body is not valid UTF-8 at byte {reason.start}") from None
-        kind = content_type.partition(";")[0].strip().lower()
-        if kind == "application/json":
-            body = _json(body)
-        elif not kind.startswith("text/") and name != "text" and body.lstrip().startswith("{"):
-            # Clients that name no type mean JSON when they send an object.
-            body = _json(body)
-    if isinstance(body, str):
-        return Request([_checked(body)], many=False)
-    return _structured(body)
+    many = "instances" in body
+    texts = _instances(body["instances"], explain) if many else [_checked(body["text"])]
+    if explain:
+        return Request(texts, many, explain=True, target=_target(body.get("target")))
+    return Request(texts, many, Choice.of(body.get("top_k"), body.get("threshold")))
 
 
-def encode(answers: list[Answer], *, many: bool) -> bytes:
-    """Return the JSON bytes of the answers to one request."""
-    items = [answer.as_dict() for answer in answers]
-    value = {"predictions": items} if many else items[0]
+def reply(request: Request, answers: list[Answer], model: Model) -> tuple[HTTPStatus, object]:
+    """Return the status and the JSON value that answer one request."""
+    if request.tensors:
+        return _packed(request.tensors, answers, model)
+    items = [
+        answer.as_dict(request.choice) if isinstance(answer, Prediction) else answer.as_dict()
+        for answer in answers
+    ]
+    if request.many:
+        return HTTPStatus.OK, {"explanations" if request.explain else "predictions": items}
+    failed = [answer for answer in answers if isinstance(answer, Failure)]
+    return failed[0].status if failed else HTTPStatus.OK, items[0]
+
+
+def encode(value: object) -> bytes:
+    """Return ``value`` as JSON bytes."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
 
 
-def _json(text: str) -> object:
+def _tensors(body: dict[str, object]) -> Request:
     try:
-        value = json.loads(text, object_pairs_hook=_unique)
-    except RecursionError:
-        raise RequestError("the JSON body is nested too deeply") from None
-    except ValueError:
-        raise RequestError(f"the body is no valid JSON: {_EXPECTED}") from None
-    if not isinstance(value, dict):
-        raise RequestError(f"the JSON body is no object: {_EXPECTED}")
-    return value
+        texts, tensors = openinference.parse(body, MAX_INSTANCES)
+    except RequestError as error:
+        return Request([error], tensors=Tensors())
+    return Request([_checked(text) for text in texts], tensors=tensors)
 
 
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise RequestError("a key occurs twice in the JSON body")
-    return found
+def _packed(tensors: Tensors, answers: list[Answer], model: Model) -> tuple[HTTPStatus, object]:
+    """Return the answers as tensors; where one failed its error, under the protocol's key too."""
+    good = [answer for answer in answers if isinstance(answer, Prediction)]
+    if len(good) == len(answers):
+        return HTTPStatus.OK, tensors.pack(good, model)
+    failed = next(answer for answer in answers if isinstance(answer, Failure))
+    return failed.status, failed.as_dict() | {"error": failed.message}
 
 
-def _structured(body: object) -> Request:
-    if not isinstance(body, dict) or len(body) != 1:
-        raise RequestError(f"the JSON body must have one key: {_EXPECTED}")
-    if "text" in body:
-        return Request([_checked(body["text"])], many=False)
-    instances = body.get("instances")
+def _instances(instances: object, explain: bool) -> list[str | RequestError]:  # noqa: FBT001
+    most = MAX_EXPLAINED if explain else MAX_INSTANCES
     if not isinstance(instances, list) or not instances:
-        raise RequestError(f"the JSON body has no text and no list of instances: {_EXPECTED}")
-    if len(instances) > MAX_INSTANCES:
-        raise RequestError(f"{len(instances)} instances are more than {MAX_INSTANCES}")
-    return Request([_instance(instance) for instance in instances], many=True)
+        raise RequestError(f"instances must be a list that is not empty: {EXPECTED}")
+    if len(instances) > most:
+        raise RequestError(f"{len(instances)} instances are more than {most}")
+    return [_instance(each) for each in instances]
+
+
+def _target(target: object) -> str | None:
+    if target is not None and not isinstance(target, str):
+        raise RequestError("the target must be a label")
+    return target
 
 
 def _instance(instance: object) -> str | RequestError:
-    if not isinstance(instance, dict) or set(instance) != {"text"}:
-        return RequestError('an instance must be {"text": "..."}')
-    return _checked(instance["text"])
+    if isinstance(instance, dict):
+        if set(instance) != {"text"}:
+            return RequestError('an instance must be "..." or {"text": "..."}')
+        return _checked(instance["text"])
+    return _checked(instance)
 
 
 def _checked(text: object) -> str | RequestError:
+    """Return ``text`` if it can be classified, else what is wrong with it."""
     if not isinstance(text, str):
         return RequestError("the text must be a string")
     problem = text_problem(text)

@@ -8,7 +8,7 @@ needed to load it, with size and SHA-256:
     shape.json           what the embedding is built from                     both
     tokenizer.json       words (GloVe) or Hugging Face subwords               both
     weights.safetensors  the state dict of the classifier                     model
-    export.json          format, source, golden answers, what was measured    export
+    export.json          format, source, golden answers, agreement measured   export
     model.*              the one serialized format                            export
 
 ``metrics.json`` lies beside them and says what training and evaluation measured; it may be

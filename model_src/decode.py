@@ -1,16 +1,45 @@
 """Logits to labels with their scores: the only softmax and the only sigmoid of the project."""
 
+import itertools
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Self
 
 from torch import Tensor
 
-from model_src.errors import BundleError
+from model_src.errors import BundleError, RequestError
 
 # A label of a multi-label model is given from this probability on.
 THRESHOLD = 0.5
 SEPARATOR = "|"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What of an answer is wanted: how many scores, and from which score on a label is given."""
+
+    top_k: int | None = None
+    threshold: float | None = None
+
+    @classmethod
+    def of(cls, top_k: object = None, threshold: object = None) -> Self:
+        """Check what a client sent; raises RequestError without repeating it."""
+        if top_k is not None and not (type(top_k) is int and top_k >= 1):
+            raise RequestError("top_k must be a whole number of 1 or more")
+        if threshold is None:
+            return cls(top_k)
+        if type(threshold) not in (int, float) or not 0 <= threshold <= 1:  # type: ignore[operator]
+            raise RequestError("threshold must be a number from 0 to 1")
+        return cls(top_k, float(threshold))  # type: ignore[arg-type]
+
+    def best(self, scores: dict[str, float]) -> dict[str, float]:
+        """Return the first ``top_k`` of sorted ``scores``."""
+        if self.top_k is None:
+            return scores
+        return dict(itertools.islice(scores.items(), self.top_k))
+
+
+ALL = Choice()
 
 
 @dataclass(frozen=True)
@@ -20,6 +49,8 @@ class Prediction:
     label: str
     score: float
     scores: dict[str, float]
+    # whether the text was longer than the model reads
+    truncated: bool = False
 
     @classmethod
     def of(cls, scores: dict[str, float]) -> Self:
@@ -32,9 +63,19 @@ class Prediction:
         """The labels given: here always one."""
         return [self.label]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields in the order of the serving contract."""
-        return asdict(self)
+    def given(self, choice: Choice = ALL) -> list[str]:
+        """Return the labels given at the threshold of ``choice``: here one, or none below it."""
+        sure = choice.threshold is None or self.score >= choice.threshold
+        return [self.label] if sure else []
+
+    def as_dict(self, choice: Choice = ALL) -> dict[str, Any]:
+        """Return the fields of the serving contract in its order."""
+        label = next(iter(self.given(choice)), None)
+        fields = {"label": label, "score": self.score, "scores": choice.best(self.scores)}
+        return fields | self._note()
+
+    def _note(self) -> dict[str, bool]:
+        return {"truncated": True} if self.truncated else {}
 
 
 @dataclass(frozen=True)
@@ -44,20 +85,24 @@ class MultiPrediction(Prediction):
     @classmethod
     def of(cls, scores: dict[str, float]) -> Self:
         """Return the answer that sorted ``scores`` stand for."""
-        return cls(joined(_given(scores)), max(scores.values()), scores)
+        return cls(joined(_from(THRESHOLD, scores)), max(scores.values()), scores)
 
     @property
     def labels(self) -> list[str]:
         """The labels given, possibly none, from the highest score to the lowest."""
-        return _given(self.scores)
+        return self.given()
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields in the order of the serving contract."""
-        return {"labels": self.labels, "scores": self.scores}
+    def given(self, choice: Choice = ALL) -> list[str]:
+        """Return the labels from the threshold of ``choice`` on, highest score first."""
+        return _from(THRESHOLD if choice.threshold is None else choice.threshold, self.scores)
+
+    def as_dict(self, choice: Choice = ALL) -> dict[str, Any]:
+        """Return the fields of the serving contract in its order."""
+        return {"labels": self.given(choice), "scores": choice.best(self.scores)} | self._note()
 
 
-def _given(scores: dict[str, float]) -> list[str]:
-    return [label for label, score in scores.items() if score >= THRESHOLD]
+def _from(threshold: float, scores: dict[str, float]) -> list[str]:
+    return [label for label, score in scores.items() if score >= threshold]
 
 
 def joined(labels: Iterable[str]) -> str:
@@ -66,8 +111,8 @@ def joined(labels: Iterable[str]) -> str:
 
 
 def label_of(answer: dict[str, Any]) -> str:
-    """Return the label, or all labels joined, of what ``as_dict`` or a server gave."""
-    return str(answer["label"]) if "label" in answer else joined(answer["labels"])
+    """Return the label, or all labels joined, of what ``as_dict`` or a server gave; else ``""``."""
+    return answer["label"] or "" if "label" in answer else joined(answer["labels"])
 
 
 def decode(logits: Tensor, labels: list[str], *, multi_label: bool = False) -> list[Prediction]:

@@ -7,11 +7,13 @@ UserError
 ├── RefusedError     an export that is not close enough to its model
 ├── PackageError     a package that a format needs is not installed
 ├── RequestError     a request body that breaks the serving contract
+│   └── TooLargeError    one that is larger than the server takes
 └── ServerError      a server that did not start, answer or stop
 """
 
 import difflib
 from collections.abc import Iterable
+from http import HTTPStatus
 
 
 class UserError(Exception):
@@ -40,6 +42,14 @@ class PackageError(UserError):
 
 class RequestError(UserError):
     """A request body breaks the serving contract; the message is safe to send back."""
+
+    status = HTTPStatus.BAD_REQUEST
+
+
+class TooLargeError(RequestError):
+    """A request body is larger than the server takes."""
+
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
 
 
 class ServerError(UserError):

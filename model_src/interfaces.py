@@ -13,6 +13,13 @@ class Embedding(nn.Module):
     # Whether the last real position stands for the sentence (a decoder's), or the first.
     summary_last = False
 
+    def lookups(self) -> list[tuple[nn.Module, int]]:
+        """Return what turns ids into vectors, each with the positions by which it sees them later.
+
+        Each maps int64 ``[batch, seq]`` to ``[batch, seq, size]``, once a call.
+        """
+        raise NotImplementedError
+
 
 class Encoder(nn.Module):
     """Called with ``[batch, seq, hidden]`` and a mask; returns ``[batch, out_size]``.

@@ -1,5 +1,6 @@
 """The road of a sentence: text, ids, logits, label; the same offline and served."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -48,7 +49,8 @@ class Predictor:
         """Answer ``texts`` in their order; sentences of like length share a batch."""
         bundle, tokenizer = self.bundle, self.bundle.tokenizer
         multi = bool(bundle.config.multi_label)
-        rows = tokenizer.encode_batch(texts)
+        encoded = tokenizer.read_batch(texts)
+        rows = [each.ids for each in encoded]
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         answers: dict[int, Prediction] = {}
         with torch.inference_mode():
@@ -57,4 +59,7 @@ class Predictor:
                 logits = self.backend(*pad_batch([rows[i] for i in batch], tokenizer.pad_id))
                 found = decode(logits, bundle.labels, multi_label=multi)
                 answers.update(zip(batch, found, strict=True))
-        return [answers[i] for i in range(len(texts))]
+        return [
+            replace(answers[i], truncated=True) if each.truncated else answers[i]
+            for i, each in enumerate(encoded)
+        ]

@@ -2,9 +2,10 @@
 
 import json
 import re
+import sys
 from collections.abc import Container
 from pathlib import Path
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 import torch
 from tokenizers import Tokenizer as Fast
@@ -17,9 +18,20 @@ FILE = "tokenizer.json"
 
 PAD, UNK = "<pad>", "<unk>"
 
+# Characters of a text that are looked at for each token of ``n_ctx``: more than any language has in
+# a word. Splitting a text of 1 MB into subwords, of which a hundred are read, would take seconds.
+CHARACTERS = 64
+
 # Pieces of a chunk that is not a known word as a whole: the clitics of the Penn Treebank, which
 # the GloVe vectors were trained on, then runs of letters and digits, then single signs.
 _PIECES = re.compile(r"\w+(?=n't\b)|n't\b|'(?:s|m|d|ll|re|ve)\b|\w+|[^\w\s]")
+
+
+class Encoded(NamedTuple):
+    """The ids that the model reads, and whether it had to leave something of the text out."""
+
+    ids: list[int]
+    truncated: bool
 
 
 class Tokenizer(Protocol):
@@ -32,6 +44,12 @@ class Tokenizer(Protocol):
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """Return ``encode`` of each text."""
+
+    def read_batch(self, texts: list[str]) -> list[Encoded]:
+        """Return ``encode`` of each text, and for which of them that is not the whole text."""
+
+    def read_words(self, text: str) -> list[tuple[str, list[int]]]:
+        """Return the words that the model reads, each with its positions among the ids."""
 
     def save(self, folder: Path) -> None:
         """Write ``tokenizer.json`` into ``folder``."""
@@ -64,13 +82,29 @@ class WordTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of ``text``, at most ``n_ctx``; words without a vector are 1."""
-        get = self._ids.get
-        words = split(text, self._ids, lowercase=self.lowercase)
-        return [get(word, 1) for word in words[: self.n_ctx]] or [1]
+        return self._read(text).ids
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """Return ``encode`` of each text."""
         return [self.encode(text) for text in texts]
+
+    def read_batch(self, texts: list[str]) -> list[Encoded]:
+        """Return ``encode`` of each text, and for which of them that is not the whole text."""
+        return [self._read(text) for text in texts]
+
+    def read_words(self, text: str) -> list[tuple[str, list[int]]]:
+        """Return the words looked up, known or not; a text without any is one."""
+        words = self._split(text)[: self.n_ctx] or [text]
+        return [(word, [i]) for i, word in enumerate(words)]
+
+    def _split(self, text: str) -> list[str]:
+        return split(text[: self.n_ctx * CHARACTERS], self._ids, lowercase=self.lowercase)
+
+    def _read(self, text: str) -> Encoded:
+        get = self._ids.get
+        words = self._split(text)
+        cut = len(words) > self.n_ctx or len(text) > self.n_ctx * CHARACTERS
+        return Encoded([get(word, 1) for word in words[: self.n_ctx]] or [1], cut)
 
     def save(self, folder: Path) -> None:
         """Write the word list with its settings."""
@@ -95,6 +129,8 @@ class SubwordTokenizer:
         fast.no_padding()
         if n_ctx is not None:
             fast.enable_truncation(n_ctx)
+        limit = fast.truncation
+        self._most: int = limit["max_length"] * CHARACTERS if limit else sys.maxsize
         normalizer = fast.normalizer
         if lower is not None and isinstance(normalizer, BertNormalizer):
             normalizer.lowercase = lower
@@ -106,12 +142,32 @@ class SubwordTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of ``text`` with its special tokens, at most ``n_ctx``."""
-        ids: list[int] = self.fast.encode(text).ids
+        ids: list[int] = self.fast.encode(text[: self._most]).ids
         return ids
 
     def encode_batch(self, texts: list[str]) -> list[list[int]]:
         """Return ``encode`` of each text."""
-        return [encoding.ids for encoding in self.fast.encode_batch(texts)]
+        return [encoded.ids for encoded in self.read_batch(texts)]
+
+    def read_batch(self, texts: list[str]) -> list[Encoded]:
+        """Return ``encode`` of each text, and for which of them that is not the whole text."""
+        encodings = self.fast.encode_batch([text[: self._most] for text in texts])
+        return [
+            Encoded(encoding.ids, bool(encoding.overflowing) or len(text) > self._most)
+            for text, encoding in zip(texts, encodings, strict=True)
+        ]
+
+    def read_words(self, text: str) -> list[tuple[str, list[int]]]:
+        """Return the pieces of the text between which no subword reaches, as they stand there."""
+        text = text[: self._most]
+        encoding = self.fast.encode(text)
+        places: dict[int, list[int]] = {}
+        for i, word in enumerate(encoding.word_ids):
+            if word is not None:  # as special tokens are
+                places.setdefault(word, []).append(i)
+        spans = [[encoding.offsets[i] for i in positions] for positions in places.values()]
+        texts = [text[min(a for a, _ in span) : max(b for _, b in span)].strip() for span in spans]
+        return list(zip(texts, places.values(), strict=True))
 
     def save(self, folder: Path) -> None:
         """Write the tokenizer with its truncation and normalizer."""

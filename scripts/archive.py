@@ -15,6 +15,12 @@ STORE = ROOT / "model_store"
 def add_options(parser: Parser) -> None:
     """Declare the options."""
     parser.add_argument("--model_path", type=Path, required=True, help="export directory")
+    parser.add_argument(
+        "--explain",
+        type=Path,
+        metavar="MODEL_DIR",
+        help="pack the model it was made from too, for /explanations",
+    )
     parser.add_argument("--model_name", help="name to serve it under (default: the folder's)")
     parser.add_argument("--model_store", type=Path, default=STORE, help="default: model_store")
 
@@ -22,7 +28,7 @@ def add_options(parser: Parser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Pack, re-open, ask, compare, and only then put it into the model store."""
     name = args.model_name or served_name(args.model_path.resolve().name)
-    mar = archive(args.model_path, name, args.model_store)
+    mar = archive(args.model_path, name, args.model_store, args.explain)
     place = "" if args.model_store == STORE else f" --model_store {shown(args.model_store)}"
     say(
         f"{shown(mar)} answers as its export does ({mar.stat().st_size / 1e6:.1f} MB). "

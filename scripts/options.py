@@ -112,6 +112,14 @@ def count(text: str) -> int:
     return number
 
 
+def share(text: str) -> float:
+    """Read an option that is a number from 0 to 1."""
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number from 0 to 1")
+    return number
+
+
 def port(text: str) -> int:
     """Read an option that is a port; 0 stands for a free one."""
     number = int(text)

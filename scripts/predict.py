@@ -4,17 +4,18 @@ import argparse
 import itertools
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from model_src.decode import label_of
-from model_src.errors import ConfigError, DataError
+from model_src.decode import Choice, label_of
+from model_src.errors import ConfigError, DataError, ServerError
+from model_src.explain import Explainer
 from model_src.predictor import Predictor
 from model_src.tokenizer import text_problem
-from scripts.options import Parser, count, say
+from scripts.options import Parser, count, say, share
 from scripts.serve import RUN_DIR
 from serving.client import Client
 
@@ -22,6 +23,7 @@ EXAMPLE = (
     "./iclassifier predict --model_path exports/movie_reviews-glove-cnn-torchscript 'a great film'"
 )
 _CHUNK = 128  # what a server takes as one request
+_CONNECTIONS = 4
 
 
 def add_options(parser: Parser) -> None:
@@ -31,6 +33,10 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("--url", help="http://host:port/predictions/NAME of a running server")
     keys = RUN_DIR / "key_file.json"
     parser.add_argument("--key_file", type=Path, default=keys, help="keys of that server")
+    parser.add_argument("--top_k", type=count, help="show only so many scores (jsonl)")
+    parser.add_argument("--threshold", type=share, help="no label below this score")
+    parser.add_argument("--explain", action="store_true", help="what each word adds to the logit")
+    parser.add_argument("--target", metavar="LABEL", help="explain this label, not the best one")
     parser.add_argument("--input", type=Path, metavar="FILE", help="read one sentence a line")
     parser.add_argument(
         "--output_format", choices=("tsv", "jsonl"), default="tsv", help="default tsv"
@@ -49,22 +55,48 @@ def run(args: argparse.Namespace) -> None:
         raise ConfigError("give either --model_path DIR or --url URL")
     if args.texts and args.input:
         raise ConfigError("give sentences or --input FILE, not both")
+    if args.explain and (args.top_k or args.threshold is not None):
+        raise ConfigError("--explain takes no --top_k and no --threshold")
+    if args.target and not args.explain:
+        raise ConfigError("--target is for --explain")
     torch.set_num_threads(args.num_threads)
-    answer = _answerer(args)
-    count = 0
-    texts = _sentences(args)
-    while chunk := list(itertools.islice(texts, _CHUNK if args.input else 1)):
-        for text, found in zip(chunk, answer(chunk), strict=True):
-            say(_line(text, found, args.output_format))
-        count += len(chunk)
-    sys.stderr.write(f"answered {count} sentences from {args.model_path or args.url}\n")
+    # Sentence by sentence where someone may be typing them.
+    size = _CHUNK if args.input else 1
+    answers = _served(args, size) if args.url else _offline(args, size)
+    asked, texts = itertools.tee(_sentences(args))
+    number = 0
+    for number, (text, found) in enumerate(zip(texts, answers(asked), strict=True), 1):
+        if "code" in found:
+            said = found.get("message", "no message")
+            raise ServerError(f"{args.url} answered sentence {number} with: {said}")
+        say(_line(text, found, args.output_format))
+    sys.stderr.write(f"answered {number} sentences from {args.model_path or args.url}\n")
 
 
-def _answerer(args: argparse.Namespace) -> Callable[[list[str]], Iterable[dict[str, Any]]]:
-    if args.url:
-        return Client(args.url, args.key_file).predict_many
+_Answers = Callable[[Iterator[str]], Iterator[dict[str, Any]]]
+
+
+def _served(args: argparse.Namespace, size: int) -> _Answers:
+    connections = _CONNECTIONS if args.input else 1
+    wanted = {"top_k": args.top_k, "threshold": args.threshold}
+    client = Client(args.url, args.key_file, connections=connections, **wanted)
+    if args.explain:
+        return lambda texts: (client.explain(text, args.target) for text in texts)
+    return lambda texts: client.stream(texts, size)
+
+
+def _offline(args: argparse.Namespace, size: int) -> _Answers:
+    if args.explain:
+        explainer = Explainer.load(args.model_path)
+        return lambda texts: (explainer.explain(text, args.target).as_dict() for text in texts)
     predictor = Predictor.load(args.model_path)
-    return lambda chunk: [found.as_dict() for found in predictor.predict(chunk, args.batch_size)]
+    choice = Choice.of(args.top_k, args.threshold)
+
+    def answers(texts: Iterator[str]) -> Iterator[dict[str, Any]]:
+        while chunk := list(itertools.islice(texts, size)):
+            yield from (each.as_dict(choice) for each in predictor.predict(chunk, args.batch_size))
+
+    return answers
 
 
 def _sentences(args: argparse.Namespace) -> Iterator[str]:
@@ -97,4 +129,8 @@ def _sentences(args: argparse.Namespace) -> Iterator[str]:
 def _line(text: str, found: dict[str, Any], output_format: str) -> str:
     if output_format == "jsonl":
         return json.dumps({"text": text} | found, ensure_ascii=False)
-    return f"{' '.join(text.split())}\t{label_of(found)}\t{max(found['scores'].values()):.6f}"
+    cells = [" ".join(text.split()), label_of(found)]
+    if "words" in found:
+        added = " ".join(f"{each['word']}{each['attribution']:+.3f}" for each in found["words"])
+        return "\t".join([*cells, f"{found['score']:.6f}", added])
+    return "\t".join([*cells, f"{max(found['scores'].values()):.6f}"])

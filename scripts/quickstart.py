@@ -195,7 +195,8 @@ def _curl(started: Server, model: str, texts: list[str]) -> list[dict[str, Any]]
     if shutil.which("curl") is None:
         say("curl is not installed (apt-get install curl); asking with Python instead")
         client = Client(started.url(model), started.key_file)
-        return [client.predict(text) for text in tqdm(texts, desc=model, unit=" sentences")]
+        asked = client.stream(texts, batch_size=1)
+        return list(tqdm(asked, total=len(texts), desc=model, unit=" sentences"))
     command = [
         str(ROOT / "scripts" / "batch_curl.sh"),
         started.url(model),

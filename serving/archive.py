@@ -25,6 +25,8 @@ from model_src.files import atomic_write, read_json
 
 ROOT = Path(__file__).resolve().parent.parent
 TOLERANCE = 1e-5
+# How far the words of an explanation may miss the difference of the logits, a share of it.
+GAP = 0.05
 _SHIPPED = ("model_src", "handlers")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip can hold
 
@@ -42,21 +44,32 @@ MODEL_CONFIG = {
 }
 
 
-def archive(export_dir: Path, model_name: str, model_store: Path) -> Path:
+def archive(
+    export_dir: Path, model_name: str, model_store: Path, explain: Path | None = None
+) -> Path:
     """Pack ``export_dir`` with its code as ``model_store/model_name.mar`` and check the result.
+
+    Args:
+        export_dir: what to serve.
+        model_name: to serve it under.
+        model_store: the folder of archives.
+        explain: the model directory it was made from, to be packed for explanations.
 
     Raises:
         BundleError: when it is no export directory, or the packed handler answers otherwise than
-            the export did.
+            the export did, or ``explain`` is another model.
         PackageError: when its format needs a package that is not installed.
 
     """
     bundle = Bundle.read(export_dir)
     if bundle.kind != "export":
         raise BundleError(f"{export_dir} is no export; make one with ./iclassifier export")
-    form = read_json(export_dir / EXPORT, BundleError).get("format")
+    record = read_json(export_dir / EXPORT, BundleError)
+    form = record.get("format")
     if form in FORMATS:
         require(form)
+    if explain:
+        refuse_other(explain, record, export_dir)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", model_name):
         raise BundleError(
             f"the name {model_name!r} may hold a-z, A-Z, 0-9, - _ and . only: give --model_name"
@@ -67,17 +80,27 @@ def archive(export_dir: Path, model_name: str, model_store: Path) -> Path:
         tqdm(total=4, desc=f"archive {model_name}", unit=" steps") as bar,
     ):
         packed, reopened = Path(scratch) / "packed.mar", Path(scratch) / "reopened"
-        tree = _assemble(bundle, model_name, Path(scratch))
+        tree = _assemble(bundle, model_name, Path(scratch), explain)
         bar.update()
         _zip(tree, packed)
         bar.update()
         with zipfile.ZipFile(packed) as opened:
             opened.extractall(reopened)
-        check(reopened, read_json(export_dir / EXPORT, BundleError)["golden"])
+        check(reopened, record["golden"])
         bar.update()
         atomic_write(target, packed.read_bytes())
         bar.update()
     return target
+
+
+def refuse_other(model_dir: Path, record: dict[str, object], export_dir: Path) -> None:
+    """Raise BundleError unless the export with this ``record`` was made from ``model_dir``."""
+    source = Bundle.read(model_dir)
+    if source.kind != "model" or source.fingerprint != record.get("source"):
+        raise BundleError(
+            f"{model_dir} is not the model that {export_dir} was made from: name that one with "
+            "--explain, or export again"
+        )
 
 
 def served_name(folder: str) -> str:
@@ -112,7 +135,10 @@ def check(tree: Path, golden: list[dict[str, object]]) -> None:
     )
     if done.returncode:
         raise BundleError(f"the packed handler does not work:\n{done.stderr.strip()}")
-    for item, answer in zip(golden, json.loads(done.stdout), strict=True):
+    said = json.loads(done.stdout)
+    if (tree / "explain").is_dir() and not said["explanation"].get("gap", 1) <= GAP:
+        raise BundleError(f"the packed handler cannot explain: {said['explanation']}")
+    for item, answer in zip(golden, said["answers"], strict=True):
         expected = item["scores"]
         got = answer["scores"]
         if not isinstance(expected, dict) or set(got) != set(expected):
@@ -131,7 +157,7 @@ def _code(bundle: Bundle) -> dict[str, Path]:
     return code | {handler: ROOT / "handlers" / handler}
 
 
-def _assemble(bundle: Bundle, model_name: str, scratch: Path) -> Path:
+def _assemble(bundle: Bundle, model_name: str, scratch: Path, explain: Path | None) -> Path:
     """Let torch-model-archiver lay out the archive as a folder, with a manifest free of times."""
     extra = scratch / "extra"
     handler = f"{family_of(bundle.config).handler}.py"
@@ -140,9 +166,11 @@ def _assemble(bundle: Bundle, model_name: str, scratch: Path) -> Path:
             (extra / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, extra / name)
     # Only what loading needs: predictions and measures beside it may hold a user's sentences.
-    (extra / "model").mkdir()
-    for name in (MANIFEST, *bundles.check(bundle.folder)["files"]):
-        shutil.copyfile(bundle.folder / name, extra / "model" / name)
+    folders = {"model": bundle.folder} | ({"explain": explain} if explain else {})
+    for place, folder in folders.items():
+        (extra / place).mkdir()
+        for name in (MANIFEST, *bundles.check(folder)["files"]):
+            shutil.copyfile(folder / name, extra / place / name)
     settings = scratch / "model-config.yaml"
     settings.write_text(yaml.safe_dump(MODEL_CONFIG, sort_keys=False), encoding="utf-8")
     (scratch / "out").mkdir()

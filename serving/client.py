@@ -1,59 +1,215 @@
-"""Call a running server over its REST interface, with its token."""
+"""Ask a running server over its REST interface: kept connections, retries, sentences in batches.
 
+No sentence and no token is part of an exception or of a log line.
+"""
+
+import contextlib
+import email.utils
+import json
+import random
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import Any, Self, TypeGuard
 
 import requests
+from requests.adapters import HTTPAdapter
 
 from model_src.errors import ServerError
 from model_src.files import read_json
 
+# What passes by itself: an overloaded queue, a proxy's limit, a worker that died or is starting.
+# Classification changes nothing on the server, so asking again is always safe.
+RETRIED = frozenset({429, 500, 502, 503, 504, 507})
+# Seconds: between attempts at most 0.1, 0.2, 0.4 and so on, chosen at random; and what a server
+# may ask for with Retry-After.
+_FIRST_WAIT, _LONGEST_WAIT, _LONGEST_ASKED = 0.1, 5.0, 60.0
+_CONNECT = 5.0
+# Characters of JSON a request: half of what a server takes.
+_MOST = 500_000
+# What TorchServe says of a token it does not know, and how long a new one may be on its way.
+_BAD_KEY, _KEY_WAIT, _KEY_READS = "InvalidKeyException", 0.2, 3
+
 
 class Client:
-    """One connection to one model of a server."""
+    """Connections to one model of a server; may be shared by threads."""
 
-    def __init__(self, url: str, key_file: Path, *, seconds: float = 60.0) -> None:
-        """Take the address of a model, ``http://host:port/predictions/NAME``, and a key file."""
+    def __init__(
+        self,
+        url: str,
+        key_file: Path,
+        *,
+        seconds: float = 60.0,
+        attempts: int = 6,
+        connections: int = 4,
+        top_k: int | None = None,
+        threshold: float | None = None,
+    ) -> None:
+        """Take the address of a model and the keys of its server.
+
+        Args:
+            url: ``http://host:port/predictions/NAME``.
+            key_file: TorchServe's; read again when it refuses a key, for keys rotate.
+            seconds: the longest wait for one answer.
+            attempts: how often a request is sent before an error is raised.
+            connections: requests that ``stream`` has under way at once.
+            top_k: scores wanted of an answer, else all.
+            threshold: the score from which on a label is given, else the model's own.
+
+        """
         if not url.startswith(("http://", "https://")) or "/predictions/" not in url:
             raise ServerError(f"{url!r} is no http://host:port/predictions/NAME")
-        self.url, self.seconds = url, seconds
+        self.url, self.key_file = url, key_file
+        self.seconds, self.attempts, self.connections = seconds, max(attempts, 1), connections
+        wanted = {"top_k": top_k, "threshold": threshold}
+        self._wanted = {name: value for name, value in wanted.items() if value is not None}
+        self._key = read_key(key_file, "inference")
         self._session = requests.Session()
         # A proxy of the environment must see neither sentences nor tokens.
         self._session.trust_env = False
-        self._session.headers["Authorization"] = f"Bearer {read_key(key_file, 'inference')}"
+        adapter = HTTPAdapter(pool_maxsize=max(connections, 16), pool_block=True)
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, adapter)
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close the connections."""
+        self._session.close()
 
     def predict(self, text: str) -> dict[str, Any]:
         """Return the answer to one sentence; raises ServerError with the server's own words."""
-        return self._post({"text": text})
+        return self._post(self.url, {"text": text} | self._wanted)
 
     def predict_many(self, texts: list[str]) -> list[dict[str, Any]]:
-        """Return the answers to many sentences, sent as one request."""
-        answer = self._post({"instances": [{"text": text} for text in texts]})
-        answers: list[dict[str, Any]] = answer.get("predictions", [])
-        if len(answers) != len(texts):
-            raise ServerError(f"{self.url} is no model of ours: http://host:port/predictions/NAME")
-        if failed := [each for each in answers if "scores" not in each]:
-            raise ServerError(f"{self.url} answered a sentence with: {failed[0]}")
+        """Return the answers to many sentences; raises ServerError if one of them is refused."""
+        answers = list(self.stream(texts))
+        for number, answer in enumerate(answers, 1):
+            if "scores" not in answer:
+                raise ServerError(f"{self.url} answered sentence {number} with: {_said(answer)}")
         return answers
 
-    def _post(self, body: dict[str, Any]) -> dict[str, Any]:
-        try:
-            response = self._session.post(self.url, json=body, timeout=self.seconds)
-        except requests.RequestException as reason:
-            name = type(reason).__name__
-            raise ServerError(f"{self.url} does not answer ({name}); is the server up?") from None
-        try:
-            answer = response.json()
-        except ValueError:
-            answer = {}
-        if not isinstance(answer, dict):
-            answer = {}
-        if response.status_code != HTTPStatus.OK:
-            said = answer.get("message", "no message")
-            hint = "; is --key_file the one of this server?" if "Token" in said else ""
-            raise ServerError(f"{self.url} answered {response.status_code}: {said}{hint}")
-        return answer
+    def explain(self, text: str, target: str | None = None) -> dict[str, Any]:
+        """Return what each word adds to the logit of a label: ``target``, or else the best."""
+        body = {"text": text} if target is None else {"text": text, "target": target}
+        return self._post(self.url.replace("/predictions/", "/explanations/", 1), body)
+
+    def stream(self, texts: Iterable[str], batch_size: int = 64) -> Iterator[dict[str, Any]]:
+        """Yield the answers in the order of ``texts``, ``batch_size`` of them a request.
+
+        No more than ``connections`` requests are under way, and no more is read of ``texts`` than
+        they hold. A sentence that the server refuses yields its error, ``{"code", "message"}``.
+
+        Raises:
+            ServerError: when the server does not answer or refuses more than a sentence.
+
+        """
+        under_way: deque[Future[list[dict[str, Any]]]] = deque()
+        for batch in _batches(texts, batch_size):
+            under_way.append(self._start(batch))
+            if len(under_way) >= self.connections:
+                yield from under_way.popleft().result()
+        for future in under_way:
+            yield from future.result()
+
+    def _start(self, batch: list[str]) -> "Future[list[dict[str, Any]]]":
+        """Ask in a thread that no interruption has to wait for."""
+        future: Future[list[dict[str, Any]]] = Future()
+
+        def work() -> None:
+            try:
+                future.set_result(self._answers(batch))
+            except BaseException as error:  # noqa: BLE001 - raised again where it is awaited
+                future.set_exception(error)
+
+        Thread(target=work, daemon=True).start()
+        return future
+
+    def _answers(self, texts: list[str]) -> list[dict[str, Any]]:
+        """Return the answers to one batch; what was not reached in time is asked for again."""
+        found: list[dict[str, Any]] = [{}] * len(texts)
+        open_ones = list(range(len(texts)))
+        for attempt in range(self.attempts):
+            self._wait(attempt)
+            body = {"instances": [texts[i] for i in open_ones]} | self._wanted
+            try:
+                answers = self._post(self.url, body).get("predictions")
+            except _RefusedError as error:
+                if len(texts) > 1:
+                    raise
+                return [{"code": error.code, "message": error.message}]
+            if not _are_answers(answers, len(open_ones)):
+                break
+            for i, answer in zip(open_ones, answers, strict=True):
+                found[i] = answer
+            open_ones = [i for i in open_ones if found[i].get("code") in RETRIED]
+            if not open_ones:
+                return found
+        if not all(found):
+            raise ServerError(f"{self.url} is no model of ours: http://host:port/predictions/NAME")
+        return found
+
+    def _post(self, url: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Send until there is an answer; raises ServerError when there is none."""
+        asked = 0.0
+        for attempt in range(self.attempts):
+            self._wait(attempt, asked)
+            asked = 0.0
+            try:
+                response = self._with_key(url, body)
+                answer = _object(response)
+            except requests.RequestException as reason:
+                name = type(reason).__name__
+                failure = ServerError(f"{url} does not answer ({name}); is the server up?")
+                continue
+            if response.status_code == HTTPStatus.OK:
+                return answer
+            failure = _RefusedError(url, response.status_code, answer)
+            if response.status_code not in RETRIED:
+                break
+            asked = _asked(response.headers.get("Retry-After", ""))
+        raise failure from None
+
+    def _with_key(self, url: str, body: dict[str, Any]) -> requests.Response:
+        """Send once; where the key is refused and the file has another by now, again with that."""
+        for _ in range(_KEY_READS):
+            used = self._key
+            response = self._session.post(
+                url,
+                json=body,
+                headers={"Authorization": f"Bearer {used}"},
+                timeout=(_CONNECT, self.seconds),
+                allow_redirects=False,
+            )
+            if not _key_refused(response):
+                break
+            with contextlib.suppress(ServerError):  # it is being written
+                self._key = read_key(self.key_file, "inference")
+            if self._key == used:
+                time.sleep(_KEY_WAIT)
+        return response
+
+    @staticmethod
+    def _wait(attempt: int, asked: float = 0.0) -> None:
+        """Sleep before another attempt: as asked, and at random so that clients spread."""
+        if attempt:
+            longest = min(_LONGEST_WAIT, _FIRST_WAIT * 2 ** (attempt - 1))
+            time.sleep(asked + random.uniform(0, longest))  # noqa: S311 - nothing secret
+
+
+class _RefusedError(ServerError):
+    """The server answered with an error."""
+
+    def __init__(self, url: str, code: int, answer: dict[str, Any]) -> None:
+        self.code, self.message = code, _said(answer)
+        hint = "; is --key_file the one of this server?" if "Token" in self.message else ""
+        super().__init__(f"{url} answered {code}: {self.message}{hint}")
 
 
 def read_key(key_file: Path, purpose: str) -> str:
@@ -66,3 +222,62 @@ def read_key(key_file: Path, purpose: str) -> str:
         return str(read_json(key_file, ServerError)[purpose]["key"])
     except (KeyError, TypeError):
         raise ServerError(f"{key_file} holds no {purpose} key") from None
+
+
+def _batches(texts: Iterable[str], size: int) -> Iterator[list[str]]:
+    """Split by number and by length."""
+    batch: list[str] = []
+    length = 0
+    for text in texts:
+        more = len(json.dumps(text))
+        if batch and length + more > _MOST:
+            yield batch
+            batch, length = [], 0
+        batch.append(text)
+        length += more
+        if len(batch) >= size:  # at once: who reads a terminal line by line waits for the answer
+            yield batch
+            batch, length = [], 0
+    if batch:
+        yield batch
+
+
+def _are_answers(answers: object, count: int) -> TypeGuard[list[dict[str, Any]]]:
+    return (
+        isinstance(answers, list)
+        and len(answers) == count
+        and all(isinstance(answer, dict) and answer for answer in answers)
+    )
+
+
+def _object(response: requests.Response) -> dict[str, Any]:
+    try:
+        answer = response.json()
+    except ValueError:
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def _said(answer: dict[str, Any]) -> str:
+    message = answer.get("message")
+    return message if isinstance(message, str) else "no message"
+
+
+def _key_refused(response: requests.Response) -> bool:
+    if response.status_code == HTTPStatus.UNAUTHORIZED:
+        return True
+    refused = response.status_code == HTTPStatus.BAD_REQUEST
+    return refused and _object(response).get("type") == _BAD_KEY
+
+
+def _asked(retry_after: str) -> float:
+    """Return the seconds that a Retry-After header asks for, as a number or as a date."""
+    try:
+        seconds = float(retry_after) if retry_after.isdecimal() else _until(retry_after)
+    except (TypeError, ValueError):
+        return 0.0
+    return min(max(seconds, 0.0), _LONGEST_ASKED)
+
+
+def _until(date: str) -> float:
+    return email.utils.parsedate_to_datetime(date).timestamp() - time.time()

@@ -10,9 +10,9 @@ from typing import Any
 from model_src.backends import FORMATS, eager, require
 from model_src.bundle import EXPORT, METRICS, OWN, Bundle, seal
 from model_src.errors import BundleError, ConfigError, RefusedError, nearest
-from model_src.files import atomic_dir
+from model_src.files import atomic_dir, read_json
 from model_src.predictor import Predictor
-from serving.measure import measure, problem
+from serving.measure import LASTING, measure, problem
 
 # Answered at export and kept with it, so that an archive and a server can prove themselves later;
 # they are ours, because data of a user must not travel in an archive.
@@ -109,11 +109,16 @@ def make(source: Bundle, name: str, folder: Path) -> Candidate:
         for text, prediction in zip(GOLDEN, predictor.predict(list(GOLDEN)), strict=True)
     ]
     record = {"format": name, "source": source.fingerprint, "golden": golden}
-    text = json.dumps(record, ensure_ascii=False, indent=2)
-    (folder / EXPORT).write_text(text + "\n", encoding="utf-8")
-    seal(folder, "export", (EXPORT, entry.file))
+    _write(folder, record, entry.file)
     size_mb = round((folder / entry.file).stat().st_size / 1e6, 2)
     return Candidate(name, predictor, {"size_mb": size_mb, "load_ms": load_ms})
+
+
+def _write(folder: Path, record: dict[str, Any], file: str) -> None:
+    """Write ``export.json`` and the manifest over it and the format's ``file``."""
+    text = json.dumps(record, ensure_ascii=False, indent=2)
+    (folder / EXPORT).write_text(text + "\n", encoding="utf-8")
+    seal(folder, "export", (EXPORT, file))
 
 
 def judge(
@@ -135,7 +140,12 @@ def keep(chosen: Candidate, source: Bundle, folder: Path) -> None:
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
-    # Not in export.json: times differ from run to run, and equal exports make equal archives.
     accepted = {"accepted": chosen.problem} if chosen.problem else {}
+    # The archive tells what lasts; times differ from run to run, and equal exports must make equal
+    # archives.
+    record = read_json(folder / EXPORT, BundleError)
+    lasting = {key: chosen.measured[key] for key in LASTING if key in chosen.measured}
+    record["measured"] = lasting | accepted
+    _write(folder, record, FORMATS[chosen.name].file)
     known = source.metrics | {"export": chosen.measured | accepted}
     (folder / METRICS).write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")

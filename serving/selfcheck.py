@@ -1,6 +1,6 @@
 """Answer sentences through a packed handler, as a TorchServe worker would; run in a clean process.
 
-Usage: python -P selfcheck.py EXTRACTED_ARCHIVE < JSON list of texts > JSON list of answers
+Usage: python -P selfcheck.py EXTRACTED_ARCHIVE < JSON list of texts > JSON answers, explanation
 """
 
 import importlib
@@ -12,6 +12,8 @@ import yaml
 from ts.context import Context, RequestProcessor
 from ts.utils.util import list_classes_from_module
 
+_JSON = {"Content-Type": "application/json"}
+
 
 def main(tree: Path) -> None:
     """Load the handler that the manifest names and send it all texts as one batch."""
@@ -21,9 +23,7 @@ def main(tree: Path) -> None:
     context = Context(
         model["modelName"], str(tree), None, len(texts), None, "", model_yaml_config=settings
     )
-    context.request_processor = [RequestProcessor({"Content-Type": "application/json"})] * len(
-        texts
-    )
+    context.request_processor = [RequestProcessor(_JSON)] * len(texts)
     (handler_class,) = list_classes_from_module(
         importlib.import_module(Path(model["handler"]).stem)
     )
@@ -32,7 +32,13 @@ def main(tree: Path) -> None:
     answers = handler.handle(
         [{"body": json.dumps({"text": text}).encode()} for text in texts], context
     )
-    json.dump([json.loads(answer) for answer in answers], sys.stdout)
+    context.request_processor = [RequestProcessor(_JSON | {"explain": "True"})]
+    (explanation,) = handler.handle([{"body": json.dumps({"text": texts[0]}).encode()}], context)
+    found = {
+        "answers": [json.loads(answer) for answer in answers],
+        "explanation": json.loads(explanation),
+    }
+    json.dump(found, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -64,6 +64,8 @@ _ONE = {"bf16": "bert-cls", "onnx": "glove-densenet-dsa", "onnx-int8": "bert-cls
 _ONE |= {"openvino": "glove-cnn", "openvino-bf16": "bart-cls", "pt2": "glove-cnn"}
 SERVED = [n for n, f in EXPORTS.items() if f in INSTALLED and n.startswith(_ONE.get(f, _HEADS))]
 
+# One archive that can explain its answers.
+EXPLAINED = "explained"
 # One archive of a multi-label model, whose labels these words give independently of each other.
 MULTI = "multi-label"
 TRIGGERS = {"bore": ["boring", "dull", "tedious"], "joy": ["funny", "charming"], "odd": ["clumsy"]}
@@ -277,13 +279,16 @@ def model_store(work: Path, tiny: Models, multi: Models) -> Path:
     for name in SERVED:
         archive(tiny.exports[name], name, work / "model_store")
     archive(multi.exports["glove-cnn-torchscript"], MULTI, work / "model_store")
+    archive(
+        tiny.exports["bert-cls-int8"], EXPLAINED, work / "model_store", tiny.models["bert", "cls"]
+    )
     return work / "model_store"
 
 
 @pytest.fixture(scope="session")
 def live(work: Path, model_store: Path) -> Iterator[Server]:
     """A real TorchServe with all archives."""
-    started = server.start(model_store, [*SERVED, MULTI], work / "serve")
+    started = server.start(model_store, [*SERVED, MULTI, EXPLAINED], work / "serve")
     yield started
     started.stop()
 

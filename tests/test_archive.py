@@ -105,10 +105,10 @@ def test_an_export_records_what_it_was_made_from_and_measured(tiny: Models) -> N
 
 
 def test_exporting_again_gives_an_equal_archive(
-    tiny: Models, model_store: Path, tmp_path: Path
+    tiny: Models, model_store: Path, tmp_path: Path, texts: list[str], gold: list[str]
 ) -> None:
     name = "glove-cnn-int8"
     source = tiny.models["glove", "cnn"]
-    again = export(source, "int8", tmp_path / name, ["a film"], accept=True).folder
+    again = export(source, "int8", tmp_path / name, texts, gold, accept=True).folder
     mar = archive(again, name, tmp_path)
     assert mar.read_bytes() == (model_store / f"{name}.mar").read_bytes()

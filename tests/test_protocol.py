@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from handlers.base import BaseHandler
+from handlers.glove import GloveHandler
 from handlers.protocol import MAX_INSTANCES, parse
 from handlers.transformer import TransformerHandler
 from model_src.decode import Prediction, decode
@@ -17,6 +18,7 @@ from model_src.predictor import Predictor
 from tests.conftest import Models
 
 JSON, TEXT = "application/json", "text/plain; charset=utf-8"
+AS_JSON = {"content-type": JSON}
 
 
 @pytest.mark.parametrize(
@@ -35,12 +37,13 @@ JSON, TEXT = "application/json", "text/plain; charset=utf-8"
         ({"text": b"{a film}"}, "application/x-www-form-urlencoded", ["{a film}"]),
         ({"body": '{"text": "영화"}'.encode()}, JSON, ["영화"]),
         ({"body": b'{"instances": [{"text": "a"}, {"text": "b"}]}'}, JSON, ["a", "b"]),
+        ({"body": b'{"instances": ["a", {"text": "b"}, "c"]}'}, JSON, ["a", "b", "c"]),
     ],
 )
 def test_the_documented_bodies_are_read(
     fields: dict[str, object], kind: str, texts: list[str]
 ) -> None:
-    assert parse(fields, kind).texts == texts
+    assert parse(fields, {"content-type": kind}).texts == texts
 
 
 @pytest.mark.parametrize(
@@ -68,7 +71,7 @@ def test_the_documented_bodies_are_read(
 )
 def test_a_broken_body_is_refused_as_a_whole(body: bytes) -> None:
     try:
-        (only,) = parse({"body": body}, JSON).texts
+        (only,) = parse({"body": body}, AS_JSON).texts
     except RequestError as error:
         only = error
     assert isinstance(only, RequestError)
@@ -77,7 +80,7 @@ def test_a_broken_body_is_refused_as_a_whole(body: bytes) -> None:
 @pytest.mark.parametrize("text", ["null", "1", "[]", '""', '" \\t "', '"\\ud800"', "{}", "true"])
 def test_a_wrong_text_is_an_error_of_its_own(text: str) -> None:
     body = f'{{"instances": [{{"text": "a"}}, {{"text": {text}}}, {{"text": "b"}}, 3]}}'
-    first, wrong, last, number = parse({"body": body.encode()}, JSON).texts
+    first, wrong, last, number = parse({"body": body.encode()}, AS_JSON).texts
     assert (first, last) == ("a", "b")
     assert isinstance(wrong, RequestError)
     assert isinstance(number, RequestError)
@@ -86,27 +89,30 @@ def test_a_wrong_text_is_an_error_of_its_own(text: str) -> None:
 def test_too_many_instances_are_refused() -> None:
     body = {"instances": [{"text": "a"}] * (MAX_INSTANCES + 1)}
     with pytest.raises(RequestError, match="are more than"):
-        parse({"body": body}, JSON)
+        parse({"body": body}, AS_JSON)
 
 
 def test_a_form_without_a_known_field_is_told_what_to_send() -> None:
     with pytest.raises(RequestError, match="add the header Content-Type: text/plain"):
-        parse({"a film": b""}, "application/x-www-form-urlencoded")
+        parse({"a film": b""}, {"content-type": "application/x-www-form-urlencoded"})
 
 
 class Context:
     """What a handler uses of TorchServe's context."""
 
-    def __init__(self, kinds: list[str]) -> None:
-        """Give each request its content type."""
-        self.kinds = kinds
+    manifest = None
+    model_name = "tiny"
+
+    def __init__(self, headers: list[dict[str, str]]) -> None:
+        """Give each request its headers."""
+        self.headers = headers
         self.statuses: dict[int, int] = {}
         self.model_yaml_config: dict[str, object] = {}
         self.system_properties: dict[str, str] = {}
 
     def get_all_request_header(self, i: int) -> dict[str, str]:
         """Return the headers of request ``i``."""
-        return {"Content-Type": self.kinds[i]}
+        return self.headers[i]
 
     def set_response_status(self, code: int, phrase: str, i: int) -> None:
         """Remember a status."""
@@ -135,8 +141,24 @@ def handler(predictor: object) -> BaseHandler:
     return made
 
 
-def ask(made: BaseHandler, bodies: list[bytes], kind: str = JSON) -> tuple[list[Any], Context]:
-    context = Context([kind] * len(bodies))
+def worker_of(export: Path, folder: Path) -> GloveHandler:
+    """Return a handler that has loaded ``export`` as a worker does, from an extracted archive."""
+    (folder / "model").symlink_to(export)
+    context = Context([])
+    context.system_properties["model_dir"] = str(folder)
+    made, root = GloveHandler(), logging.getLogger()
+    level = root.level
+    try:
+        made.initialize(context)
+    finally:
+        root.setLevel(level)
+    return made
+
+
+def ask(
+    made: BaseHandler, bodies: list[bytes], kind: str = JSON, **more: str
+) -> tuple[list[Any], Context]:
+    context = Context([{"Content-Type": kind} | more] * len(bodies))
     out = made.handle([{"body": body} for body in bodies], context)
     assert all(isinstance(answer, bytes) for answer in out)
     return [json.loads(answer) for answer in out], context

@@ -23,3 +23,7 @@ class GloveEmbedding(Embedding):
         """Map ids ``[batch, seq]`` and mask ``[batch, seq]`` to ``[batch, seq, hidden]``."""
         vectors: Tensor = self.dropout(self.table(ids))
         return vectors
+
+    def lookups(self) -> list[tuple[nn.Module, int]]:
+        """Return the table."""
+        return [(self.table, 0)]

@@ -3,7 +3,7 @@
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from model_src.config import Config
 from model_src.interfaces import Embedding
@@ -42,6 +42,10 @@ class TransformerEmbedding(Embedding):
         states: Tensor = self.model(ids, attention_mask=mask.to(torch.int64)).last_hidden_state
         return states
 
+    def lookups(self) -> list[tuple[nn.Module, int]]:
+        """Return the table of subwords, without positions."""
+        return [(self.model.get_input_embeddings(), 0)]
+
 
 class BartEmbedding(TransformerEmbedding):
     """The last decoder states; the decoder reads the sentence itself (arXiv 1910.13461, 3.1).
@@ -50,3 +54,7 @@ class BartEmbedding(TransformerEmbedding):
     """
 
     summary_last = True
+
+    def lookups(self) -> list[tuple[nn.Module, int]]:
+        """Return both tables: the decoder sees a token one step after a start of its own."""
+        return [(self.model.encoder.embed_tokens, 0), (self.model.decoder.embed_tokens, 1)]
