@@ -1,6 +1,7 @@
 """The handler of every archive: N requests in, N answers out in order, no exception ever."""
 
 import logging
+import os
 import sys
 import time
 import traceback
@@ -21,6 +22,8 @@ _BROKEN = Failure(HTTPStatus.INTERNAL_SERVER_ERROR, "the model failed on this te
 _LATE = Failure(
     HTTPStatus.SERVICE_UNAVAILABLE, "not answered in time: send fewer sentences at once"
 )
+# A request with this header learns the pid of its worker, which is how a server is drained.
+WORKER = "x-worker"
 # Sentences between two looks at the clock.
 _CHUNK = 32
 
@@ -65,6 +68,8 @@ class BaseHandler:
             if not request.many and isinstance(own[0], Failure):
                 context.set_response_status(own[0].status.value, own[0].status.phrase, i)
             context.set_response_content_type(i, "application/json")
+            if context.get_request_header(i, WORKER):
+                context.set_response_header(i, WORKER, str(os.getpid()))
             out.append(encode(own, many=request.many))
         return out
 

@@ -18,7 +18,7 @@ VERBS = {
     "evaluate": "measure accuracy, F1, AUROC and time of a model or an export",
     "export": "write a trained model in a serving format and compare both",
     "archive": "pack an export as a TorchServe archive that has proven itself",
-    "serve": "start, stop or look at a TorchServe with archives",
+    "serve": "start, change, stop or look at a TorchServe with archives",
     "predict": "label sentences with a model, an export or a running server",
     "benchmark": "measure accuracy or training time and write the table under results/",
     "test": "run all tests: style, types, behaviour",
