@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from handlers.ledger import Ledger
 from handlers.protocol import Answer, Failure, Request, encode, parse
 from model_src.classifier import family_of
 from model_src.errors import BundleError, RequestError
@@ -39,6 +40,7 @@ class BaseHandler:
     def __init__(self) -> None:
         """Wait for ``initialize``."""
         self.predictor: Predictor
+        self.ledger = Ledger(None)
         self.seconds = 40.0
 
     def initialize(self, context: Any) -> None:  # noqa: ANN401 - TorchServe's own class
@@ -56,19 +58,22 @@ class BaseHandler:
         # The first runs of a TorchScript graph compile it; a client must not wait for that.
         for batch in (["warm up"], ["warm up", "a longer sentence to warm up with"] * 2) * 2:
             self.predictor.predict(batch)
+        self.ledger = Ledger(context, self.predictor.tokens)
 
     def handle(self, data: list[dict[str, object]], context: Any) -> list[bytes]:  # noqa: ANN401
         """Answer a batch; a bad request gets its own status, its mates their answers."""
         requests = [self._parse(fields, context, i) for i, fields in enumerate(data)]
         texts = [text for request in requests for text in request.texts]
-        answers = iter(self._answer(texts))
+        found = self._answer(texts)
+        self.ledger.add(len(data), found)
+        answers = iter(found)
         out = []
         for i, request in enumerate(requests):
             own = [next(answers) for _ in request.texts]
             if not request.many and isinstance(own[0], Failure):
                 context.set_response_status(own[0].status.value, own[0].status.phrase, i)
             context.set_response_content_type(i, "application/json")
-            if context.get_request_header(i, WORKER):
+            if WORKER in context.get_all_request_header(i):
                 context.set_response_header(i, WORKER, str(os.getpid()))
             out.append(encode(own, many=request.many))
         return out
@@ -103,11 +108,14 @@ class BaseHandler:
 
     def _predict(self, texts: list[str]) -> list[Answer]:
         """Predict texts at once, or each alone when that fails."""
+        began = time.perf_counter()
         try:
             return list(self.predictor.predict(texts))
         except Exception:  # noqa: BLE001 - one bad text must not harm its mates
             self._log_error()
             return [self._alone(text) for text in texts]
+        finally:
+            self.ledger.ran(self.predictor.tokens, time.perf_counter() - began)
 
     def _alone(self, text: str) -> Answer:
         try:

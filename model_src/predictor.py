@@ -21,6 +21,7 @@ class Predictor:
     def __init__(self, bundle: Bundle, backend: Backend) -> None:
         """Join what ``load`` has read."""
         self.bundle, self.backend = bundle, backend
+        self.tokens = 0  # read so far
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -49,6 +50,7 @@ class Predictor:
         bundle, tokenizer = self.bundle, self.bundle.tokenizer
         multi = bool(bundle.config.multi_label)
         rows = tokenizer.encode_batch(texts)
+        self.tokens += sum(map(len, rows))
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         answers: dict[int, Prediction] = {}
         with torch.inference_mode():

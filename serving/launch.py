@@ -42,6 +42,7 @@ def prepare(run_dir: Path, served: list[Served], ports: dict[str, int], minutes:
     lines += [f"{name}_address=http://127.0.0.1:{ports[name]}" for name in http]
     for name in ("grpc_inference", "grpc_management"):
         lines += [f"{name}_address=127.0.0.1", f"{name}_port={ports[name]}"]
+    lines.append(f"metrics_config={ROOT / 'serving' / 'metrics.yaml'}")
     lines.append(f"model_store={run_dir.resolve() / STORE}")
     # The first version of a name that is loaded is its default.
     order = sorted(served, key=lambda each: not each.default)
