@@ -20,7 +20,7 @@ VERBS = {
     "archive": "pack an export as a TorchServe archive that has proven itself",
     "serve": "start, change, stop or look at a TorchServe with archives",
     "predict": "label sentences with a model, an export or a running server",
-    "benchmark": "measure accuracy or training time and write the table under results/",
+    "benchmark": "measure accuracy, training or launch settings, write the table under results/",
     "test": "run all tests: style, types, behaviour",
 }
 

@@ -1,9 +1,9 @@
-"""Measure accuracy or training time and write the table under results/."""
+"""Measure accuracy, training time or launch settings and write the table under results/."""
 
 import argparse
 from pathlib import Path
 
-from benchmarks import accuracy, training
+from benchmarks import accuracy, launch, training
 from model_src.errors import ConfigError, nearest
 from scripts.options import ROOT, Parser, front, say, shown
 
@@ -13,9 +13,11 @@ EXAMPLE = "./iclassifier benchmark accuracy --data_dir ../shared/data/snips"
 def add_options(parser: Parser) -> None:
     """Declare the options."""
     parser.add_argument(
-        "what", choices=("accuracy", "training"), help="the table of models, or seconds an epoch"
+        "what",
+        choices=("accuracy", "training", "launch"),
+        help="the table of models, seconds an epoch, or the settings of a worker's process",
     )
-    parser.add_argument("--data_dir", type=Path, required=True, help="e.g. Snips or SST-2")
+    parser.add_argument("--data_dir", type=Path, help="accuracy, training: e.g. Snips or SST-2")
     rows = ", ".join(accuracy.ROWS)
     parser.add_argument(
         "--row",
@@ -29,7 +31,11 @@ def add_options(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run what the results lack and print the table."""
-    if args.what == "accuracy":
+    if args.what == "launch":
+        table = launch.run(args.results)
+    elif args.data_dir is None:
+        raise ConfigError(f"benchmark {args.what} needs --data_dir")
+    elif args.what == "accuracy":
         for name in args.row:
             if name not in accuracy.ROWS:
                 raise ConfigError(f"unknown row {name!r}{nearest(name, accuracy.ROWS)}")

@@ -17,7 +17,7 @@ WORKER = "x-worker"  # a request with this header learns the pid of the worker t
 # A key may be replaced between reading and sending it, and TorchServe's file is half written then.
 _TRIES, _PAUSE = 5, 0.05
 # A request that chose its version just before a switch may not be in the queue yet.
-_SETTLE = 0.1
+SETTLE = 0.1
 
 
 class Admin:
@@ -80,8 +80,8 @@ class Admin:
 
         A version's queue is first in, first out, and a worker sends the answers of one batch before
         it takes the next: once each worker has answered a newer request, nothing older is left.
+        After a switch let ``SETTLE`` pass first.
         """
-        time.sleep(_SETTLE)
         deadline, seen = time.monotonic() + seconds, set[int | None]()
         while self.workers(name, version) - seen:
             if time.monotonic() > deadline or None in seen:

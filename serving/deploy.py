@@ -6,7 +6,7 @@ from pathlib import Path
 
 from model_src.errors import ServerError, nearest
 from serving import golden, launch
-from serving.admin import Admin
+from serving.admin import SETTLE, Admin
 from serving.launch import STORE
 from serving.server import Server, locked
 from serving.store import NAME, Archive, Served, free_version
@@ -150,6 +150,7 @@ def _default(server: Server, new: Served) -> Server:
 
 
 def _remove(server: Server, old: Served, seconds: float) -> tuple[Server, bool]:
+    time.sleep(SETTLE)
     drained = server.admin.drain(old.name, old.version, seconds)
     time.sleep(_REPORT)
     server.admin.unregister(old)

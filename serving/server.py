@@ -14,7 +14,7 @@ from typing import Any, Self
 from model_src.errors import ServerError
 from model_src.files import atomic_write, read_json
 from serving import launch
-from serving.admin import Admin
+from serving.admin import SETTLE, Admin
 from serving.client import read_key
 from serving.launch import STORE
 from serving.process import birth, end, end_group, free_ports, is_free
@@ -147,6 +147,7 @@ class Server:
         self._drain(admin, deadline)
 
     def _drain(self, admin: Admin, deadline: float) -> None:
+        time.sleep(SETTLE)
         for each in self.served:
             admin.drain(each.name, each.version, max(0.0, deadline - time.monotonic()))
 
