@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import os
 import sys
 import time
 import traceback
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 
 from handlers.body import MAX_BODY
+from handlers.ledger import Ledger
 from handlers.openinference import Model
 from handlers.protocol import MAX_INSTANCES, Answer, Failure, Request, encode, parse, reply
 from model_src.bundle import EXPORT, check
@@ -28,6 +30,8 @@ _BROKEN = Failure(HTTPStatus.INTERNAL_SERVER_ERROR, "the model failed on this te
 _LATE = Failure(
     HTTPStatus.SERVICE_UNAVAILABLE, "not answered in time: send fewer sentences at once"
 )
+# A request with this header learns the pid of its worker, which is how a server is drained.
+WORKER = "x-worker"
 # Sentences between two looks at the clock.
 _CHUNK = 32
 
@@ -45,6 +49,7 @@ class BaseHandler:
         self.predictor: Predictor
         # of the fp32 model, in archives that can explain
         self.source = Path()
+        self.ledger = Ledger(None)
         self.seconds = 40.0
         self.model = Model("", "", [])
         self.about: dict[str, object] = {}
@@ -70,13 +75,16 @@ class BaseHandler:
         # The first runs of a TorchScript graph compile it; a client must not wait for that.
         for batch in (["warm up"], ["warm up", "a longer sentence to warm up with"] * 2) * 2:
             self.predictor.predict(batch)
+        self.ledger = Ledger(context, self.predictor.tokens)
 
     def handle(self, data: list[dict[str, object]], context: Any) -> list[bytes]:  # noqa: ANN401
         """Answer a batch; a bad request gets its own status, its mates their answers."""
-        requests = [self._parse(fields, _headers(context, i)) for i, fields in enumerate(data)]
+        headers = [_headers(context, i) for i in range(len(data))]
+        requests = [self._parse(*each) for each in zip(data, headers, strict=True)]
         deadline = time.monotonic() + self.seconds
         texts = [text for request in requests if not request.explain for text in request.texts]
         answers = iter(self._answer(texts, deadline))
+        every: list[Answer] = []
         out = []
         for i, request in enumerate(requests):
             if request.explain:
@@ -87,7 +95,11 @@ class BaseHandler:
             if status != _OK:
                 context.set_response_status(status.value, status.phrase, i)
             context.set_response_content_type(i, "application/json")
+            if WORKER in headers[i]:
+                context.set_response_header(i, WORKER, str(os.getpid()))
+            every += own
             out.append(encode(value))
+        self.ledger.add(len(data), every)
         return out
 
     def _describe(self) -> dict[str, object]:
@@ -140,11 +152,14 @@ class BaseHandler:
 
     def _predict(self, texts: list[str]) -> list[Answer]:
         """Predict texts at once, or each alone when that fails."""
+        began = time.perf_counter()
         try:
             return list(self.predictor.predict(texts))
         except Exception:  # noqa: BLE001 - one bad text must not harm its mates
             self._log_error()
             return [self._alone(text) for text in texts]
+        finally:
+            self.ledger.ran(self.predictor.tokens, time.perf_counter() - began)
 
     def _alone(self, text: str) -> Answer:
         try:

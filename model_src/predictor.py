@@ -22,6 +22,7 @@ class Predictor:
     def __init__(self, bundle: Bundle, backend: Backend) -> None:
         """Join what ``load`` has read."""
         self.bundle, self.backend = bundle, backend
+        self.tokens = 0  # read so far
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -51,6 +52,7 @@ class Predictor:
         multi = bool(bundle.config.multi_label)
         encoded = tokenizer.read_batch(texts)
         rows = [each.ids for each in encoded]
+        self.tokens += sum(map(len, rows))
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         answers: dict[int, Prediction] = {}
         with torch.inference_mode():

@@ -18,9 +18,9 @@ VERBS = {
     "evaluate": "measure accuracy, F1, AUROC and time of a model or an export",
     "export": "write a trained model in a serving format and compare both",
     "archive": "pack an export as a TorchServe archive that has proven itself",
-    "serve": "start, stop or look at a TorchServe with archives",
+    "serve": "start, change, stop or look at a TorchServe with archives",
     "predict": "label sentences with a model, an export or a running server",
-    "benchmark": "measure accuracy, training, speed or formats, and write the table under results/",
+    "benchmark": "measure accuracy, training, speed, formats or settings; write it under results/",
     "test": "run all tests: style, types, behaviour",
 }
 

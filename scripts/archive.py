@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from scripts.options import ROOT, Parser, front, say, shown
-from serving.archive import archive, served_name
+from serving.archive import FIRST, archive, served_name
 
 EXAMPLE = "./iclassifier archive --model_path exports/movie_reviews-glove-cnn-torchscript"
 
@@ -22,15 +22,16 @@ def add_options(parser: Parser) -> None:
         help="pack the model it was made from too, for /explanations",
     )
     parser.add_argument("--model_name", help="name to serve it under (default: the folder's)")
+    parser.add_argument("--model_version", default=FIRST, help=f"default: {FIRST}")
     parser.add_argument("--model_store", type=Path, default=STORE, help="default: model_store")
 
 
 def run(args: argparse.Namespace) -> None:
     """Pack, re-open, ask, compare, and only then put it into the model store."""
     name = args.model_name or served_name(args.model_path.resolve().name)
-    mar = archive(args.model_path, name, args.model_store, args.explain)
+    mar = archive(args.model_path, name, args.model_store, args.model_version, args.explain)
     place = "" if args.model_store == STORE else f" --model_store {shown(args.model_store)}"
     say(
         f"{shown(mar)} answers as its export does ({mar.stat().st_size / 1e6:.1f} MB). "
-        f"Next: {front()} serve start {name}{place}"
+        f"Next: {front()} serve start {mar.stem}{place}"
     )

@@ -1,4 +1,4 @@
-"""Measure accuracy, training, speed or formats and write the table under results/."""
+"""Measure accuracy, training, speed, formats or settings; write the table under results/."""
 
 import argparse
 from collections.abc import Callable, Iterable
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import accuracy, formats, speed, training
+from benchmarks import accuracy, formats, launch, speed, training
 from benchmarks.aims import AIMS
 from benchmarks.entries import ENTRIES
 from benchmarks.untrained import Choice
@@ -36,6 +36,10 @@ def _formats(args: argparse.Namespace) -> Path:
     return formats.run(args.results, _choice(args, ENTRIES))
 
 
+def _launch(args: argparse.Namespace) -> Path:
+    return launch.run(args.results)
+
+
 @dataclass(frozen=True)
 class Kind:
     """One entry: what is measured, and the options it needs and takes beside --results."""
@@ -52,6 +56,7 @@ KINDS = {
     "training": Kind("seconds an epoch", _training, ("data_dir",)),
     "speed": Kind("text to label, beside padded and the floor", _speed, ("data_dir",), _CHOICE),
     "formats": Kind("every model in every format", _formats, (), _CHOICE),
+    "launch": Kind("what settings of a worker's process are worth", _launch),
 }
 _OPTIONS: dict[str, dict[str, Any]] = {
     "data_dir": {"type": Path, "help": "e.g. Snips or SST-2"},

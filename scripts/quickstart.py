@@ -24,6 +24,7 @@ from scripts.serve import how_to_call
 from serving import archive, server
 from serving.client import Client
 from serving.export import export as write_export
+from serving.golden import TOLERANCE
 from serving.server import Server
 from train import data, loop
 from train.evaluate import Report
@@ -179,7 +180,7 @@ def _ask(started: Server, exports: list[Path], examples: list[data.Example]) -> 
     for name, answers, folder in zip(names, served, exports, strict=True):
         agree, worst = _agreement(answers, Predictor.load(folder).predict(texts))
         say(f"{name}: {agree} of {len(texts)} labels as offline, largest |Δp| {worst:.1e}")
-        if agree < len(texts) or worst > archive.TOLERANCE:
+        if agree < len(texts) or worst > TOLERANCE:
             raise ServerError(f"{name} answers otherwise than offline; please report this")
 
 

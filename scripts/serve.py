@@ -1,12 +1,12 @@
-"""Start, stop or look at a TorchServe with archives."""
+"""Start, change, stop or look at a TorchServe with archives."""
 
 import argparse
 from pathlib import Path
 
 from model_src.errors import ServerError
-from scripts.options import ROOT, Parser, front, port, say, shown
-from serving import server
-from serving.server import Server
+from scripts.options import ROOT, Parser, count, front, port, say, shown
+from serving import deploy, server, store
+from serving.server import Options, Server
 
 EXAMPLE = "./iclassifier serve start movie_reviews-glove-cnn-torchscript"
 RUN_DIR = ROOT / ".serve" / "default"
@@ -15,14 +15,27 @@ _PORTS = {"inference": 8080, "management": 8081, "metrics": 8082}
 
 def add_options(parser: Parser) -> None:
     """Declare the options."""
-    parser.add_argument("action", choices=("start", "stop", "status"))
-    parser.add_argument("models", nargs="*", help="archives to start (default: all in the store)")
+    parser.add_argument("action", choices=tuple(_ACTIONS), help="what to do")
     parser.add_argument(
-        "--model_store", type=Path, default=ROOT / "model_store", help="their folder"
+        "models",
+        nargs="*",
+        help="start: archives (default: what a killed server had, else all in the store); "
+        "deploy: one archive; default, remove: a name and a version",
     )
-    parser.add_argument("--run_dir", type=Path, default=RUN_DIR, help="state, keys and logs")
     parser.add_argument(
-        "--seconds", type=float, default=120, help="time to get READY (default 120)"
+        "--model_store", type=Path, default=ROOT / "model_store", help="the folder of archives"
+    )
+    parser.add_argument(
+        "--run_dir", type=Path, default=RUN_DIR, help="state, keys, archives in use, logs"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=120, help="time to get READY or to drain (default 120)"
+    )
+    parser.add_argument("--workers", type=count, default=0, help="workers a model (else its own)")
+    parser.add_argument("--threads", type=count, default=0, help="threads a worker (else its own)")
+    parser.add_argument("--version", default="", help="deploy: name of the version")
+    parser.add_argument(
+        "--keep", action="store_true", help="deploy: do not remove the version before"
     )
     for name, default in _PORTS.items():
         parser.add_argument(
@@ -33,27 +46,13 @@ def add_options(parser: Parser) -> None:
         )
 
 
-def run(args: argparse.Namespace) -> None:
-    """Do one of the three actions."""
-    if args.action == "start":
-        _start(args)
-        return
-    if args.models:
-        raise ServerError(f"serve {args.action} takes no model names")
-    found = Server.find(args.run_dir)
-    if args.action == "stop":
-        if found is None:
-            say(f"no server of {shown(args.run_dir)} runs")
-            return
-        found.stop()
-        say(f"stopped the server of {shown(args.run_dir)}. Next: {front()} serve start")
-        return
-    if found is None:
-        raise ServerError(f"no server of {shown(args.run_dir)} runs: ./iclassifier serve start")
-    for model in found.models:
-        workers = found.workers(model)
-        say(f"{model}: {found.ready(model)} of {len(workers)} workers READY, {found.url(model)}")
-    say(how_to_call(found))
+def run(args: argparse.Namespace) -> int:
+    """Do one of the actions; the exit code of ``status`` is 0 when all workers are READY."""
+    wanted = _NAMES.get(args.action)
+    if wanted is not None and len(args.models) != wanted:
+        takes = {0: "no model names", 1: "one archive", 2: "a name and a version"}[wanted]
+        raise ServerError(f"serve {args.action} takes {takes}")
+    return _ACTIONS[args.action](args) or 0
 
 
 def how_to_call(found: Server) -> str:
@@ -65,10 +64,100 @@ def how_to_call(found: Server) -> str:
 
 
 def _start(args: argparse.Namespace) -> None:
-    models = args.models or sorted(path.stem for path in args.model_store.glob("*.mar"))
     given = {name: getattr(args, f"{name}_port") for name in _PORTS}
     ports = {name: number for name, number in given.items() if number}
-    started = server.start(args.model_store, models, args.run_dir, ports, args.seconds)
+    killed = Server.read(args.run_dir)
+    if not args.models and killed and not Server.find(args.run_dir):
+        say(f"Going on with what the killed server of {shown(args.run_dir)} had.")
+        started = server.restart(args.run_dir, ports, args.seconds)
+    else:
+        models = args.models or sorted(path.stem for path in args.model_store.glob("*.mar"))
+        options = Options(args.workers, args.threads)
+        started = server.start(args.model_store, models, args.run_dir, ports, args.seconds, options)
     for model in started.models:
         say(f"{model}: READY at {started.url(model)}")
     say(how_to_call(started))
+
+
+def _deploy(args: argparse.Namespace) -> None:
+    done = deploy.deploy(
+        args.run_dir,
+        store.find(args.model_store, args.models[0]),
+        version=args.version,
+        workers=args.workers,
+        threads=args.threads,
+        keep=args.keep,
+        seconds=args.seconds,
+    )
+    say(f"{done.new.name} {done.new.version} answers as its archive does and is the default now")
+    if done.old and args.keep:
+        say(f"{done.old.name} {done.old.version} stays: {front()} serve default or remove")
+    elif done.old:
+        say(_removed(done.old.version, args.seconds, drained=done.drained))
+    say(how_to_call(done.server))
+
+
+def _removed(version: str, seconds: float, *, drained: bool) -> str:
+    if drained:
+        return f"{version} has answered all that it was sent, and is removed"
+    return f"{version} is removed, though it was not known to be idle within {seconds:.0f} s"
+
+
+def _default(args: argparse.Namespace) -> None:
+    name, version = args.models
+    found = deploy.set_default(args.run_dir, name, version)
+    say(f"{name} {version} is the default now. {how_to_call(found)}")
+
+
+def _remove(args: argparse.Namespace) -> None:
+    name, version = args.models
+    _, drained = deploy.remove(args.run_dir, name, version, args.seconds)
+    say(_removed(version, args.seconds, drained=drained) + f". Next: {front()} serve status")
+
+
+def _rotate(args: argparse.Namespace) -> None:
+    found = deploy.running(args.run_dir)
+    found.rotate()
+    say(f"the tokens in {shown(found.key_file)} are new. {how_to_call(found)}")
+
+
+def _status(args: argparse.Namespace) -> int:
+    """Say of every version what TorchServe says, not what was asked of it."""
+    found = deploy.running(args.run_dir)
+    good = True
+    for model in found.models:
+        records, default = found.admin.versions(model), found.admin.default(model)
+        good &= len(records) == sum(each.name == model for each in found.served)
+        for each in records:
+            ready = sum(worker["status"] == "READY" for worker in each["workers"])
+            good &= ready >= each["minWorkers"]
+            place = " (default)" if each["modelVersion"] == default else ""
+            queue = each["jobQueueStatus"]["pendingRequests"]
+            say(
+                f"{model} {each['modelVersion']}{place}: {ready} of {each['minWorkers']} workers "
+                f"READY, {queue} queued, {found.url(model)}"
+            )
+    say(how_to_call(found))
+    return 0 if good else 1
+
+
+def _stop(args: argparse.Namespace) -> None:
+    found = Server.find(args.run_dir)
+    if found is None:
+        say(f"no server of {shown(args.run_dir)} runs")
+        return
+    found.stop(args.seconds)
+    say(f"stopped the server of {shown(args.run_dir)}. Next: {front()} serve start")
+
+
+_ACTIONS = {
+    "start": _start,
+    "deploy": _deploy,
+    "default": _default,
+    "remove": _remove,
+    "rotate": _rotate,
+    "status": _status,
+    "stop": _stop,
+}
+# How many names an action takes; start takes any number.
+_NAMES = {"deploy": 1, "default": 2, "remove": 2, "rotate": 0, "status": 0, "stop": 0}

@@ -9,6 +9,7 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import yaml
 from model_archiver import ModelArchiver
@@ -22,12 +23,14 @@ from model_src.classifier import family_of
 from model_src.embeddings import EMBEDDINGS
 from model_src.errors import BundleError
 from model_src.files import atomic_write, read_json
+from serving import golden
+from serving.store import NAME
 
 ROOT = Path(__file__).resolve().parent.parent
-TOLERANCE = 1e-5
 # How far the words of an explanation may miss the difference of the logits, a share of it.
 GAP = 0.05
 _SHIPPED = ("model_src", "handlers")
+FIRST = "1.0"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip can hold
 
 # What TorchServe reads from the archive. A batch delay of 0 acts as 100 ms, so 1 is the least;
@@ -45,14 +48,21 @@ MODEL_CONFIG = {
 
 
 def archive(
-    export_dir: Path, model_name: str, model_store: Path, explain: Path | None = None
+    export_dir: Path,
+    model_name: str,
+    model_store: Path,
+    model_version: str = FIRST,
+    explain: Path | None = None,
 ) -> Path:
     """Pack ``export_dir`` with its code as ``model_store/model_name.mar`` and check the result.
+
+    It is named ``model_name@model_version.mar`` where the version is not the first one.
 
     Args:
         export_dir: what to serve.
         model_name: to serve it under.
         model_store: the folder of archives.
+        model_version: to serve it under.
         explain: the model directory it was made from, to be packed for explanations.
 
     Raises:
@@ -70,17 +80,19 @@ def archive(
         require(form)
     if explain:
         refuse_other(explain, record, export_dir)
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", model_name):
-        raise BundleError(
-            f"the name {model_name!r} may hold a-z, A-Z, 0-9, - _ and . only: give --model_name"
-        )
-    target = model_store / f"{model_name}.mar"
+    for what, value in (("name", model_name), ("version", model_version)):
+        if not NAME.fullmatch(value):
+            raise BundleError(
+                f"the {what} {value!r} may hold a-z, A-Z, 0-9, - _ and . only: give --model_{what}"
+            )
+    file = model_name if model_version == FIRST else f"{model_name}@{model_version}"
+    target = model_store / f"{file}.mar"
     with (
         tempfile.TemporaryDirectory(prefix="iclassifier-") as scratch,
         tqdm(total=4, desc=f"archive {model_name}", unit=" steps") as bar,
     ):
         packed, reopened = Path(scratch) / "packed.mar", Path(scratch) / "reopened"
-        tree = _assemble(bundle, model_name, Path(scratch), explain)
+        tree = _assemble(bundle, (model_name, model_version), Path(scratch), explain)
         bar.update()
         _zip(tree, packed)
         bar.update()
@@ -121,12 +133,12 @@ def holds(mar: Path, export_dir: Path) -> bool:
         )
 
 
-def check(tree: Path, golden: list[dict[str, object]]) -> None:
+def check(tree: Path, expected: list[dict[str, Any]]) -> None:
     """Ask the packed handler in a clean process and compare with the golden answers."""
     script = Path(__file__).with_name("selfcheck.py")
     done = subprocess.run(  # noqa: S603
         [sys.executable, "-P", str(script), str(tree)],
-        input=json.dumps([item["text"] for item in golden]),
+        input=json.dumps([item["text"] for item in expected]),
         capture_output=True,
         text=True,
         cwd=tree,
@@ -138,14 +150,8 @@ def check(tree: Path, golden: list[dict[str, object]]) -> None:
     said = json.loads(done.stdout)
     if (tree / "explain").is_dir() and not said["explanation"].get("gap", 1) <= GAP:
         raise BundleError(f"the packed handler cannot explain: {said['explanation']}")
-    for item, answer in zip(golden, said["answers"], strict=True):
-        expected = item["scores"]
-        got = answer["scores"]
-        if not isinstance(expected, dict) or set(got) != set(expected):
-            raise BundleError("the packed handler knows other labels than the export")
-        worst = max(abs(got[label] - expected[label]) for label in expected)
-        if not worst <= TOLERANCE:
-            raise BundleError(f"the packed handler differs from the export by {worst:.2g}")
+    if problem := golden.problem(expected, said["answers"]):
+        raise BundleError(f"the packed handler {problem}")
 
 
 def _code(bundle: Bundle) -> dict[str, Path]:
@@ -157,8 +163,9 @@ def _code(bundle: Bundle) -> dict[str, Path]:
     return code | {handler: ROOT / "handlers" / handler}
 
 
-def _assemble(bundle: Bundle, model_name: str, scratch: Path, explain: Path | None) -> Path:
+def _assemble(bundle: Bundle, named: tuple[str, str], scratch: Path, explain: Path | None) -> Path:
     """Let torch-model-archiver lay out the archive as a folder, with a manifest free of times."""
+    model_name, version = named
     extra = scratch / "extra"
     handler = f"{family_of(bundle.config).handler}.py"
     for name, path in _code(bundle).items():
@@ -182,7 +189,7 @@ def _assemble(bundle: Bundle, model_name: str, scratch: Path, explain: Path | No
             ModelArchiverConfig(
                 model_name=model_name,
                 handler=str(ROOT / "handlers" / handler),
-                version="1.0",
+                version=version,
                 extra_files=str(extra),
                 export_path=str(scratch / "out"),
                 config_file=str(settings),

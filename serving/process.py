@@ -40,6 +40,14 @@ def birth(pid: int) -> int | None:
     return None if fields[0] == "Z" else int(fields[19])
 
 
+def environment(pid: int) -> bytes:
+    """Return the environment a process was started with; empty when it is gone or not ours."""
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return b""
+
+
 def group(leader: int) -> list[int]:
     """Return the live processes of the group of ``leader``."""
     members = []
@@ -48,6 +56,15 @@ def group(leader: int) -> list[int]:
             if os.getpgid(int(entry.name)) == leader and birth(int(entry.name)) is not None:
                 members.append(int(entry.name))
     return members
+
+
+def end(pid: int, born: int) -> None:
+    """End one process by force, unless its pid has been given to another one."""
+    with contextlib.suppress(ProcessLookupError):
+        if birth(pid) == born:
+            os.kill(pid, signal.SIGKILL)
+    while birth(pid) == born:
+        time.sleep(0.01)
 
 
 def end_group(leader: int, patience: float) -> None:

