@@ -81,10 +81,9 @@ FORMATS = {
         needs=("onnxruntime",),
         export_needs=("onnx",),
     ),
-    # OpenVINO reads ONNX itself: one file, and the same one for both.
     "openvino": Format(
         "model.onnx",
-        onnx.export,
+        openvino.export,
         openvino.load,
         "OpenVINO, fp32",
         exact=True,
@@ -94,7 +93,7 @@ FORMATS = {
     ),
     "openvino-bf16": Format(
         "model.onnx",
-        onnx.export,
+        openvino.export_bf16,
         openvino.load_bf16,
         "OpenVINO, products in bf16",
         exact=False,

@@ -12,10 +12,9 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from model_src.backends.common import Backend, by_length, fill, tensors_of
+from model_src.backends.common import Backend, by_length, fill, skeleton, tensors_of
 from model_src.backends.torchscript import freeze
 from model_src.classifier import Classifier
-from model_src.errors import BundleError
 from model_src.lean import lean
 
 if TYPE_CHECKING:
@@ -43,10 +42,7 @@ def load(bundle: "Bundle", path: Path) -> Backend:
 
     """
     tensors = load_file(path)
-    with torch.device("meta"):
-        model = lean(Classifier(bundle.config, bundle.shape, len(bundle.labels)))
-    if set(tensors) != set(tensors_of(model)):
-        raise BundleError(f"{path} has other layers than this version makes: export it again")
+    model = skeleton(bundle, set(tensors), path)
     fill(model, tensors)
     for module in model.modules():
         if isinstance(module, _HALVED):

@@ -1,12 +1,18 @@
 """What several formats share: a model's tensors, and batches in which no mate changes an answer."""
 
 from collections import defaultdict
-from typing import Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from model_src.classifier import state_of, ties_of
+from model_src.classifier import Classifier, state_of, ties_of
+from model_src.errors import BundleError
+from model_src.lean import lean
+
+if TYPE_CHECKING:
+    from model_src.bundle import Bundle
 
 
 class Backend(Protocol):
@@ -26,6 +32,20 @@ EXAMPLE = (
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
     """Return all that the graph computes with: position ids and the like are in no state dict."""
     return dict(model.named_buffers()) | state_of(model)
+
+
+def skeleton(bundle: "Bundle", names: set[str], path: Path) -> Classifier:
+    """Return the lean form on the meta device, to be filled with the tensors ``names`` of ``path``.
+
+    Raises:
+        BundleError: when the file was made by a version with other layers.
+
+    """
+    with torch.device("meta"):
+        model = lean(Classifier(bundle.config, bundle.shape, len(bundle.labels)))
+    if names != set(tensors_of(model)):
+        raise BundleError(f"{path} has other layers than this version makes: export it again")
+    return model
 
 
 def fill(model: nn.Module, tensors: dict[str, Tensor]) -> None:
@@ -95,3 +115,10 @@ def _ignores_mates(run: Backend) -> bool:
                 if not torch.equal(run(ids[:size], mask[:size])[:2], alone):
                     return False
     return True
+
+
+def cpu_has(*flags: str) -> bool:
+    """Tell whether the CPU has any of ``flags``, as Linux names them; no where it names none."""
+    path = Path("/proc/cpuinfo")
+    words = path.read_text(encoding="utf-8").split() if path.exists() else []
+    return any(flag in words for flag in flags)

@@ -14,10 +14,9 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from model_src.backends.common import Backend, by_length, fill, tensors_of
+from model_src.backends.common import Backend, by_length, cpu_has, fill, skeleton, tensors_of
 from model_src.backends.torchscript import freeze
 from model_src.classifier import Classifier
-from model_src.errors import BundleError
 from model_src.lean import lean
 
 if TYPE_CHECKING:
@@ -46,11 +45,11 @@ def load(bundle: "Bundle", path: Path) -> Backend:
 
     """
     tensors = load_file(path)
-    with torch.device("meta"):
-        model: nn.Module = lean(Classifier(bundle.config, bundle.shape, len(bundle.labels)))
-    if {name for name in tensors if not name.endswith(_SCALE)} != set(tensors_of(model)):
-        raise BundleError(f"{path} has other layers than this version makes: export it again")
-    top = _levels()
+    names = {name for name in tensors if not name.endswith(_SCALE)}
+    model = skeleton(bundle, names, path)
+    # Levels of an input on each side of zero. Without AVX-512 VNNI the kernels add pairs of
+    # products in 16 bits, which 8-bit inputs overflow; 7 bits are what torch itself uses there.
+    top = 127 if cpu_has("avx512_vnni") else 63
     for name, module in list(model.named_modules()):
         if isinstance(module, nn.Linear):
             weight, scale = (tensors.pop(f"{name}.{part}") for part in ("weight", _SCALE))
@@ -81,14 +80,3 @@ class _Int8Linear(nn.Module):
             x / scale, 1 / self.top, self.top + 1, self.packed
         )
         return y * scale if self.bias is None else torch.addcmul(self.bias, y, scale)
-
-
-def _levels() -> int:
-    """Return how many levels an input has on each side of zero.
-
-    Without AVX-512 VNNI the kernels add pairs of products in 16 bits, which 8-bit inputs
-    overflow; 7 bits are what torch itself uses there.
-    """
-    path = Path("/proc/cpuinfo")
-    flags = path.read_text(encoding="utf-8") if path.exists() else ""
-    return 127 if "avx512_vnni" in flags else 63

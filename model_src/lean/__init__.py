@@ -1,6 +1,6 @@
 """A trained classifier as exports compute it: equal answers from less work."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from copy import deepcopy
 from functools import partial
 from typing import Any
@@ -22,17 +22,20 @@ LEAN: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
     DenseNet: LeanDenseNet,
     DynamicSelfAttention: LeanDsa,
 }
+# What runtimes may compute better as it was trained: see ``keep`` of ``lean``.
+CONVOLUTIONS = (DenseNet, MaskedConvolutions)
 
 
-def lean(classifier: Classifier) -> Classifier:
+def lean(classifier: Classifier, *, keep: Collection[type[nn.Module]] = ()) -> Classifier:
     """Return a copy in evaluation mode that maps ids and mask to the same logits.
 
-    It works on the meta device too, to build the skeleton that weights are loaded into.
+    It works on the meta device too, to build the skeleton that weights are loaded into. Parts of
+    the types ``keep`` stay as they were trained.
     """
     copy = deepcopy(classifier).eval()
     first = isinstance(copy.encoder, ClsEncoder)
     makers = LEAN | {TransformerEmbedding: partial(lean_transformer, first=first)}
     for name, module in list(copy.named_modules()):
-        if type(module) in makers:
+        if type(module) in makers and type(module) not in keep:
             copy.set_submodule(name, makers[type(module)](module))
     return copy

@@ -37,8 +37,7 @@ class Windows(nn.Module):
         """Map ``[batch, seq, in]`` to ``[batch, seq, filters]``."""
         if self.before or self.after:
             x = functional.pad(x, (0, 0, self.before, self.after))
-            span = (self.before + 1 + self.after) * self.width
-            x = x.flatten(1).unfold(1, span, self.width)
+            x = _windows(x, self.before + 1 + self.after)
         features: Tensor = self.linear(x)
         return features
 
@@ -98,7 +97,7 @@ class LeanDsa(nn.Module):
         """Map hidden ``[batch, seq, in]`` and mask ``[batch, seq]`` to ``[batch, out]``."""
         projected = functional.leaky_relu(self.project(hidden))
         # As [batch, attentions, seq, size], copied: views have other kernels alone than in a batch.
-        x = projected.unflatten(2, self.shape).transpose(1, 2).contiguous()
+        x = projected.view(*projected.shape[:2], *self.shape).transpose(1, 2).contiguous()
         hide = torch.zeros_like(mask, dtype=x.dtype).masked_fill(~mask, float("-inf"))
         scores = hide[:, None, None, :]  # [batch, attentions, 1, seq], before softmax
         z = torch.tanh(scores.softmax(dim=3) @ x)
@@ -106,6 +105,13 @@ class LeanDsa(nn.Module):
             scores = scores + z @ x.transpose(2, 3)
             z = torch.tanh(scores.softmax(dim=3) @ x)
         return z.flatten(1)
+
+
+def _windows(x: Tensor, span: int) -> Tensor:
+    """Map ``[batch, seq + span - 1, in]`` to ``[batch, seq, span * in]``."""
+    if torch.onnx.is_in_onnx_export():  # ONNX has no views of overlapping windows
+        return torch.cat([x[:, i : i + 1 - span or None] for i in range(span)], dim=2)
+    return x.flatten(1).unfold(1, span * x.shape[2], x.shape[2])
 
 
 def linear(weight: Tensor, bias: Tensor) -> nn.Linear:

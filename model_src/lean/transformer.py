@@ -148,7 +148,7 @@ class Layer(nn.Module):
 
         ``bias`` is added to the scores of attention: ``[batch, 1 or heads, 1 or seq, seq]``.
         """
-        split = self.qkv(x).unflatten(2, (3, self.heads, -1))
+        split = self.qkv(x).view(*x.shape[:2], 3, self.heads, -1)
         q, k, v = split.permute(2, 0, 3, 1, 4)  # each [batch, heads, seq, values]
         if first:
             x, q, bias = x[:, :1], q[:, :, :1], bias[:, :, :1]
