@@ -45,7 +45,7 @@ MODEL_CONFIG = {
 
 
 def archive(
-    export_dir: Path, model_name: str, model_store: Path, explain: Path | None = None
+    export_dir: Path, model_name: str, model_store: Path, *, explain: Path | None = None
 ) -> Path:
     """Pack ``export_dir`` with its code as ``model_store/model_name.mar`` and check the result.
 

@@ -279,9 +279,8 @@ def model_store(work: Path, tiny: Models, multi: Models) -> Path:
     for name in SERVED:
         archive(tiny.exports[name], name, work / "model_store")
     archive(multi.exports["glove-cnn-torchscript"], MULTI, work / "model_store")
-    archive(
-        tiny.exports["bert-cls-int8"], EXPLAINED, work / "model_store", tiny.models["bert", "cls"]
-    )
+    source = tiny.models["bert", "cls"]
+    archive(tiny.exports["bert-cls-int8"], EXPLAINED, work / "model_store", explain=source)
     return work / "model_store"
 
 

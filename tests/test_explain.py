@@ -213,7 +213,7 @@ def test_only_the_model_of_the_export_is_packed(tiny: Models, tmp_path: Path) ->
     export = tiny.exports["glove-cnn-int8"]
     for other in (tiny.models["bert", "cls"], export):
         with pytest.raises(BundleError, match=r"is not the model that .* was made from"):
-            archive(export, "x", tmp_path, other)
+            archive(export, "x", tmp_path, explain=other)
     assert not list(tmp_path.iterdir())
 
 
