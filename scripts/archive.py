@@ -29,7 +29,7 @@ def add_options(parser: Parser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Pack, re-open, ask, compare, and only then put it into the model store."""
     name = args.model_name or served_name(args.model_path.resolve().name)
-    mar = archive(args.model_path, name, args.model_store, args.model_version, args.explain)
+    mar = archive(args.model_path, name, args.model_store, args.model_version, explain=args.explain)
     place = "" if args.model_store == STORE else f" --model_store {shown(args.model_store)}"
     say(
         f"{shown(mar)} answers as its export does ({mar.stat().st_size / 1e6:.1f} MB). "

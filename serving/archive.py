@@ -52,6 +52,7 @@ def archive(
     model_name: str,
     model_store: Path,
     model_version: str = FIRST,
+    *,
     explain: Path | None = None,
 ) -> Path:
     """Pack ``export_dir`` with its code as ``model_store/model_name.mar`` and check the result.

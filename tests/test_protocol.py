@@ -101,6 +101,7 @@ class Context:
     """What a handler uses of TorchServe's context."""
 
     manifest = None
+    metrics = None
     model_name = "tiny"
 
     def __init__(self, headers: list[dict[str, str]]) -> None:
