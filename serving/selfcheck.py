@@ -7,17 +7,17 @@ import importlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 from ts.context import Context, RequestProcessor
 from ts.utils.util import list_classes_from_module
 
 
-def main(tree: Path) -> None:
+def answers(tree: Path, texts: list[str]) -> list[dict[str, Any]]:
     """Load the handler that the manifest names and send it all texts as one batch."""
     model = json.loads((tree / "MAR-INF" / "MANIFEST.json").read_text(encoding="utf-8"))["model"]
     settings = yaml.safe_load((tree / model["configFile"]).read_text(encoding="utf-8"))
-    texts = json.load(sys.stdin)
     context = Context(
         model["modelName"], str(tree), None, len(texts), None, "", model_yaml_config=settings
     )
@@ -29,11 +29,11 @@ def main(tree: Path) -> None:
     )
     handler = handler_class()
     handler.initialize(context)
-    answers = handler.handle(
+    found = handler.handle(
         [{"body": json.dumps({"text": text}).encode()} for text in texts], context
     )
-    json.dump([json.loads(answer) for answer in answers], sys.stdout)
+    return [json.loads(answer) for answer in found]
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    json.dump(answers(Path(sys.argv[1]), json.load(sys.stdin)), sys.stdout)
