@@ -201,7 +201,10 @@ def text_problem(text: str) -> str | None:
 
 def pad_batch(rows: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
     """Pad to the longest row: ids ``[batch, seq]`` int64 and mask ``[batch, seq]`` bool."""
-    longest = max(len(row) for row in rows)
+    sizes = [len(row) for row in rows]
+    longest = max(sizes)
+    if min(sizes) == longest:  # as a sentence alone is: a tenth of what a short one takes in all
+        return torch.tensor(rows), torch.ones((len(rows), longest), dtype=torch.bool)
     ids = torch.tensor([row + [pad_id] * (longest - len(row)) for row in rows])
-    lengths = torch.tensor([len(row) for row in rows])
+    lengths = torch.tensor(sizes)
     return ids, torch.arange(longest)[None, :] < lengths[:, None]

@@ -37,12 +37,15 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
 def skeleton(bundle: "Bundle", names: set[str], path: Path) -> Classifier:
     """Return the lean form on the meta device, to be filled with the tensors ``names`` of ``path``.
 
+    It must not meet padded sentences: run it by length or one by one.
+
     Raises:
         BundleError: when the file was made by a version with other layers.
 
     """
     with torch.device("meta"):
-        model = lean(Classifier(bundle.config, bundle.shape, len(bundle.labels)))
+        model = Classifier(bundle.config, bundle.shape, len(bundle.labels))
+        model = lean(model, padded=False)
     if names != set(tensors_of(model)):
         raise BundleError(f"{path} has other layers than this version makes: export it again")
     return model
@@ -90,12 +93,11 @@ def by_length(run: Backend) -> Backend:
         return one_by_one(run)
 
     def together(ids: Tensor, mask: Tensor) -> Tensor:
+        if mask.all():
+            return run(ids, mask)
         groups = defaultdict(list)
         for i, n in enumerate(mask.sum(dim=1).tolist()):
             groups[n].append(i)
-        if len(groups) == 1:
-            (n,) = groups
-            return run(ids[:, :n], mask[:, :n])
         parts = [run(ids[rows, :n], mask[rows, :n]) for n, rows in groups.items()]
         order = torch.tensor([i for rows in groups.values() for i in rows])
         return torch.cat(parts)[order.argsort()]

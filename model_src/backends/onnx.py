@@ -43,7 +43,7 @@ def export_int8(model: Classifier, path: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="iclassifier-") as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         fp32 = Path(scratch) / "fp32.onnx"
-        write(lean(model), fp32)
+        write(lean(model, padded=False), fp32)
         quantize_dynamic(
             fp32,
             path,
@@ -94,8 +94,11 @@ def _session(path: Path) -> Backend:
     except Exception as reason:  # noqa: BLE001 - its errors have no base of their own
         raise RuntimeError(str(reason)) from None
 
+    masked = len(session.get_inputs()) > 1  # the exporter drops an input that nothing reads
+
     def run(ids: Tensor, mask: Tensor) -> Tensor:
-        (logits,) = session.run(None, {"ids": ids.numpy(), "mask": mask.numpy()})
+        inputs = {"ids": ids.numpy()} | ({"mask": mask.numpy()} if masked else {})
+        (logits,) = session.run(None, inputs)
         return torch.from_numpy(logits)
 
     return run

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Collection
 from copy import deepcopy
 from functools import partial
-from typing import Any
 
 from torch import nn
 
@@ -17,7 +16,7 @@ from model_src.lean.convolutions import LeanConvolutions, LeanDenseNet, LeanDsa
 from model_src.lean.transformer import lean_transformer
 
 # The parts that have a lean form; BART's embedding and all others stay as they are.
-LEAN: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
+LEAN: dict[type[nn.Module], Callable[..., nn.Module]] = {
     MaskedConvolutions: LeanConvolutions,
     DenseNet: LeanDenseNet,
     DynamicSelfAttention: LeanDsa,
@@ -26,16 +25,19 @@ LEAN: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
 CONVOLUTIONS = (DenseNet, MaskedConvolutions)
 
 
-def lean(classifier: Classifier, *, keep: Collection[type[nn.Module]] = ()) -> Classifier:
+def lean(
+    classifier: Classifier, *, keep: Collection[type[nn.Module]] = (), padded: bool = True
+) -> Classifier:
     """Return a copy in evaluation mode that maps ids and mask to the same logits.
 
     It works on the meta device too, to build the skeleton that weights are loaded into. Parts of
-    the types ``keep`` stay as they were trained.
+    the types ``keep`` stay as they were trained. What never meets a padded sentence need not be
+    ``padded``: it takes the mask for all true.
     """
     copy = deepcopy(classifier).eval()
     first = isinstance(copy.encoder, ClsEncoder)
     makers = LEAN | {TransformerEmbedding: partial(lean_transformer, first=first)}
     for name, module in list(copy.named_modules()):
         if type(module) in makers and type(module) not in keep:
-            copy.set_submodule(name, makers[type(module)](module))
+            copy.set_submodule(name, makers[type(module)](module, padded=padded))
     return copy

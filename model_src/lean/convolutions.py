@@ -45,23 +45,26 @@ class Windows(nn.Module):
 class LeanConvolutions(nn.Module):
     """Convolutions of several widths in one product, and the maximum of each filter."""
 
-    def __init__(self, module: MaskedConvolutions) -> None:
-        """Take the weights of ``module``."""
+    def __init__(self, module: MaskedConvolutions, *, padded: bool) -> None:
+        """Take the weights of ``module``; see ``lean`` for ``padded``."""
         super().__init__()
-        self.windows = Windows(list(module.convolutions))
+        self.windows, self.padded = Windows(list(module.convolutions)), padded
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Map hidden ``[batch, seq, in]`` and mask ``[batch, seq]`` to ``[batch, out]``."""
-        real = mask[:, :, None].to(hidden.dtype)
-        return (torch.relu(self.windows(hidden * real)) * real).amax(dim=1)
+        real = _real(mask, hidden.dtype) if self.padded else None
+        features = _hide(self.windows(_hide(hidden, real)), real)
+        # relu after the maximum, where there is less to do; hidden positions have 0
+        return torch.relu(features.amax(dim=1))
 
 
 class LeanDenseNet(nn.Module):
     """A dense block whose columns begin with one product, since they share their input."""
 
-    def __init__(self, module: DenseNet) -> None:
-        """Take the weights of ``module``."""
+    def __init__(self, module: DenseNet, *, padded: bool) -> None:
+        """Take the weights of ``module``; see ``lean`` for ``padded``."""
         super().__init__()
+        self.padded = padded
         self.depth, every = module.depth, list(module.convolutions)
         self.columns = len(every) // self.depth
         self.first = Windows(every[:: self.depth])
@@ -71,15 +74,15 @@ class LeanDenseNet(nn.Module):
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Map hidden ``[batch, seq, in]`` and mask ``[batch, seq]`` to ``[batch, seq, out]``."""
-        real = mask[:, :, None].to(hidden.dtype)
-        x = hidden * real
+        real = _real(mask, hidden.dtype) if self.padded else None
+        x = _hide(hidden, real)
         lasts = [x]
         more = self.depth - 1
-        starts = (self.activation(self.first(x)) * real).chunk(self.columns, dim=2)
+        starts = _hide(self.activation(self.first(x)), real).chunk(self.columns, dim=2)
         for column, start in enumerate(starts):
             found = [start]
             for windows in self.rest[column * more : (column + 1) * more]:
-                found.append(self.activation(windows(torch.cat(found, dim=2))) * real)
+                found.append(_hide(self.activation(windows(torch.cat(found, dim=2))), real))
             lasts.append(found[-1])
         return torch.relu(self.join(torch.cat(lasts, dim=2)))
 
@@ -87,9 +90,10 @@ class LeanDenseNet(nn.Module):
 class LeanDsa(nn.Module):
     """Dynamic self-attention, all attentions in one batched product."""
 
-    def __init__(self, module: DynamicSelfAttention) -> None:
-        """Take the weights of ``module``."""
+    def __init__(self, module: DynamicSelfAttention, *, padded: bool) -> None:
+        """Take the weights of ``module``; see ``lean`` for ``padded``."""
         super().__init__()
+        self.padded = padded
         self.project, self.iterations = module.project, module.iterations
         self.shape = module.attentions, module.size
 
@@ -98,13 +102,25 @@ class LeanDsa(nn.Module):
         projected = functional.leaky_relu(self.project(hidden))
         # As [batch, attentions, seq, size], copied: views have other kernels alone than in a batch.
         x = projected.view(*projected.shape[:2], *self.shape).transpose(1, 2).contiguous()
-        hide = torch.zeros_like(mask, dtype=x.dtype).masked_fill(~mask, float("-inf"))
+        hide = torch.zeros_like(mask, dtype=x.dtype)
+        if self.padded:
+            hide = hide.masked_fill(~mask, float("-inf"))
         scores = hide[:, None, None, :]  # [batch, attentions, 1, seq], before softmax
         z = torch.tanh(scores.softmax(dim=3) @ x)
         for _ in range(self.iterations - 1):
             scores = scores + z @ x.transpose(2, 3)
             z = torch.tanh(scores.softmax(dim=3) @ x)
         return z.flatten(1)
+
+
+def _real(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return 1 for each real position and 0 for each other: ``[batch, seq, 1]``."""
+    return mask[:, :, None].to(dtype)
+
+
+def _hide(x: Tensor, real: Tensor | None) -> Tensor:
+    """Set positions of ``[batch, seq, any]`` that are not ``real`` to zeros."""
+    return x if real is None else x * real
 
 
 def _windows(x: Tensor, span: int) -> Tensor:

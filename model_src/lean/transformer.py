@@ -69,7 +69,7 @@ _NAMES = {
 }
 
 
-def lean_transformer(embedding: TransformerEmbedding, *, first: bool) -> Embedding:
+def lean_transformer(embedding: TransformerEmbedding, *, padded: bool, first: bool) -> Embedding:
     """Return ``embedding`` in its lean form, or as it is where there is none.
 
     BART has none: its decoder is causal and looks at an encoder as well.
@@ -80,7 +80,7 @@ def lean_transformer(embedding: TransformerEmbedding, *, first: bool) -> Embeddi
         return embedding
     if getattr(config, names.activation) not in _ACTIVATIONS:
         return embedding
-    return LeanTransformer(embedding.model, names, first=first)
+    return LeanTransformer(embedding.model, names, padded=padded, first=first)
 
 
 class LeanTransformer(Embedding):
@@ -89,11 +89,18 @@ class LeanTransformer(Embedding):
     places: Tensor
     relative: Tensor | None
 
-    def __init__(self, model: Any, names: _Names, *, first: bool) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        model: Any,  # noqa: ANN401
+        names: _Names,
+        *,
+        padded: bool,
+        first: bool,
+    ) -> None:
         """Take the weights of ``model``, a bare encoder of transformers."""
         super().__init__()
         config, old = model.config, model.embeddings
-        self.hidden_size, self.first = config.hidden_size, first
+        self.hidden_size, self.padded, self.first = config.hidden_size, padded, first
         self.words, self.norm = old.word_embeddings, old.LayerNorm
         places = old.position_embeddings.weight.detach()
         if names.shifted:
@@ -116,11 +123,14 @@ class LeanTransformer(Embedding):
         x: Tensor = self.norm(self.words(ids) + self.places[:length])
         if self.project is not None:
             x = self.project(x)
-        bias = torch.zeros_like(mask, dtype=x.dtype).masked_fill(~mask, float("-inf"))
-        bias = bias[:, None, None, :]
+        bias = None
+        if self.padded:
+            hide = torch.zeros_like(mask, dtype=x.dtype).masked_fill(~mask, float("-inf"))
+            bias = hide[:, None, None, :]
         if self.relative is not None:
             steps = torch.arange(length, device=ids.device)
-            bias = bias + self.relative[:, steps - steps[:, None] + len(self.places) - 1]
+            near = self.relative[:, steps - steps[:, None] + len(self.places) - 1]
+            bias = near[None] if bias is None else bias + near
         *most, last = self.layers
         for layer in most:
             x = layer(x, bias, first=False)
@@ -143,15 +153,15 @@ class Layer(nn.Module):
         )
         self.heads, self.activation = heads, activation
 
-    def forward(self, x: Tensor, bias: Tensor, *, first: bool) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor | None, *, first: bool) -> Tensor:
         """Map ``[batch, seq, hidden]`` to ``[batch, seq or 1, hidden]``.
 
-        ``bias`` is added to the scores of attention: ``[batch, 1 or heads, 1 or seq, seq]``.
+        ``bias`` is added to the scores of attention: ``[1 or batch, 1 or heads, 1 or seq, seq]``.
         """
         split = self.qkv(x).view(*x.shape[:2], 3, self.heads, -1)
         q, k, v = split.permute(2, 0, 3, 1, 4)  # each [batch, heads, seq, values]
         if first:
-            x, q, bias = x[:, :1], q[:, :, :1], bias[:, :, :1]
+            x, q, bias = x[:, :1], q[:, :, :1], None if bias is None else bias[:, :, :1]
         found = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         x = self.out_norm(x + self.out(found.transpose(1, 2).flatten(2)))
         states: Tensor = self.down_norm(x + self.down(self.activation(self.up(x))))
