@@ -88,13 +88,6 @@ def launch(run_dir: Path) -> "subprocess.Popen[bytes]":
         )
 
 
-def library(name: str) -> str:
-    """Return the path of an installed shared library, empty where there is none."""
-    folders = (Path("/usr/lib"), Path("/usr/local/lib"), *Path("/usr/lib").glob("*-linux-gnu"))
-    found = (path for folder in folders for path in sorted(folder.glob(f"lib{name}.so.*")))
-    return str(next(found, ""))
-
-
 def keep(run_dir: Path) -> "subprocess.Popen[bytes]":
     """Start the process that renews the tokens of the server in ``run_dir``."""
     with (run_dir / "logs" / "keeper.log").open("wb") as log:

@@ -7,9 +7,8 @@ import pytest
 import yaml
 
 from benchmarks import launch
-from benchmarks.launch import Setting
+from benchmarks.launch import Setting, library
 from model_src.errors import ServerError
-from serving.launch import library
 from serving.store import Archive
 from tests.conftest import exported, tiny_config
 from train import data, loop
