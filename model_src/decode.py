@@ -1,8 +1,10 @@
 """Logits to labels with their scores: the only softmax and the only sigmoid of the project."""
 
 import itertools
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Self
 
 from torch import Tensor
@@ -122,14 +124,27 @@ def decode(logits: Tensor, labels: list[str], *, multi_label: bool = False) -> l
         BundleError: for logits that are no numbers, which a model that diverged gives.
 
     """
-    if not logits.isfinite().all():
-        raise BundleError("the model gives scores that are no numbers; train it with a lower lr")
-    # float64, so that the scores of a sentence sum to 1 within 1e-15 rather than 1e-7
-    exact = logits.double()
-    probabilities = exact.sigmoid() if multi_label else exact.softmax(dim=1)
-    values, order = probabilities.sort(dim=1, descending=True, stable=True)
+    # Floats of Python: for one sentence a quarter of the time that operations on tensors take.
+    probabilities = _sigmoid if multi_label else _softmax
     kind = MultiPrediction if multi_label else Prediction
-    return [
-        kind.of({labels[i]: p for i, p in zip(index, row, strict=True)})
-        for index, row in zip(order.tolist(), values.tolist(), strict=True)
-    ]
+    found = []
+    for row in logits.tolist():
+        if not math.isfinite(sum(row)):
+            raise BundleError(
+                "the model gives scores that are no numbers; train it with a lower lr"
+            )
+        pairs = zip(labels, probabilities(row), strict=True)
+        found.append(kind.of(dict(sorted(pairs, key=itemgetter(1), reverse=True))))
+    return found
+
+
+def _softmax(row: list[float]) -> list[float]:
+    top = max(row)
+    powers = [math.exp(logit - top) for logit in row]
+    total = sum(powers)
+    return [power / total for power in powers]
+
+
+def _sigmoid(row: list[float]) -> list[float]:
+    # exp(-|x|) never overflows, and keeps what is near 0 exact
+    return [(math.exp(x) if x < 0 else 1.0) / (1 + math.exp(-abs(x))) for x in row]
