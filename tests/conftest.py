@@ -287,7 +287,9 @@ def model_store(work: Path, tiny: Models, multi: Models) -> Path:
 @pytest.fixture(scope="session")
 def live(work: Path, model_store: Path) -> Iterator[Server]:
     """A real TorchServe with all archives."""
-    started = server.start(model_store, [*SERVED, MULTI, EXPLAINED], work / "serve")
+    names = [*SERVED, MULTI, EXPLAINED]
+    # fourteen workers at once: half a minute alone, minutes beside other work
+    started = server.start(model_store, names, work / "serve", seconds=400)
     yield started
     started.stop()
 
