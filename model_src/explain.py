@@ -22,7 +22,7 @@ from model_src.backends import eager
 from model_src.bundle import Bundle
 from model_src.classifier import Classifier
 from model_src.decode import decode
-from model_src.errors import BundleError, RequestError
+from model_src.errors import BundleError, RequestError, nearest
 
 # Points on the line: doubled until the sum is as near as this, a share of the difference. Points
 # that are computed at once.
@@ -101,7 +101,7 @@ class Explainer:
         """
         tokenizer, labels = self.bundle.tokenizer, self.bundle.labels
         if target is not None and target not in labels:
-            raise RequestError("the target is none of the model's labels")
+            raise RequestError(f"the target is none of the model's labels{nearest(target, labels)}")
         (encoded,) = tokenizer.read_batch([text])
         words = tokenizer.read_words(text)
         inner = sorted(i for _, positions in words for i in positions)

@@ -1,6 +1,7 @@
 """Train a model on a data directory."""
 
 import argparse
+from operator import itemgetter
 from pathlib import Path
 
 import torch
@@ -50,8 +51,12 @@ def run(args: argparse.Namespace) -> None:
         if parallel.rank() > 0:
             return
     folder = shown(bundle.folder)
-    chosen_by = bundle.metrics["chosen_by"]
+    chosen_by, history = bundle.metrics["chosen_by"], bundle.metrics["history"]
+    best = max(history, key=itemgetter(chosen_by))["epoch"]
+    if len(history) < config.epoch:
+        say(f"stopped early: no better in the last {config.patience} epochs (--patience)")
     say(
-        f"{folder} is trained: {chosen_by.replace('_', ' ')} {bundle.metrics[chosen_by]:.4f}. "
+        f"{folder} is trained: {chosen_by.replace('_', ' ')} {bundle.metrics[chosen_by]:.4f} "
+        f"after epoch {best} of {len(history)}. "
         f"Next: {front()} evaluate --model_path {folder} --data_dir {shown(args.data_dir)}"
     )

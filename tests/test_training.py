@@ -61,7 +61,12 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(
 
 
 def test_a_checkpoint_of_another_config_is_not_used(
-    tmp_path: Path, loaded: Data, vectors: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    loaded: Data,
+    vectors: Path,
+    checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     config = tiny_config("glove", "cnn", vectors, checkpoint, epoch=1)
     monkeypatch.setattr(loop, "_write", lambda *_: None)  # as if killed before the last step
@@ -71,7 +76,9 @@ def test_a_checkpoint_of_another_config_is_not_used(
     monkeypatch.undo()
     other = tiny_config("glove", "cnn", vectors, checkpoint, epoch=1, seed=7)
     fresh = loop.train(other, loaded, tmp_path / "fresh")
-    assert same(loop.train(other, loaded, tmp_path / "model").folder, fresh.folder)
+    with caplog.at_level("INFO"):
+        assert same(loop.train(other, loaded, tmp_path / "model").folder, fresh.folder)
+    assert "of a run with another seed: starting anew" in caplog.text
     # the same config with other vectors in the same file
     lines = vectors.read_text(encoding="utf-8").splitlines()
     swapped = tmp_path / "vectors.txt"

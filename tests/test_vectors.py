@@ -197,6 +197,15 @@ def test_no_kept_word_is_refused(text: Path) -> None:
         vectors.table(config(text, vocab_size=0), ["zxqv"])
 
 
+def test_vectors_of_another_language_are_named(
+    text: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    vectors.table(config(text), ["great film great"])
+    assert not caplog.messages
+    vectors.table(config(text), ["great 영화 정말 재미"])
+    assert "only 25% of the words of the data are in " in caplog.text
+
+
 def test_words_without_a_vector_get_a_row_when_seen_often_enough(text: Path) -> None:
     more = {"min_count": 2, "embedding_trainable": True}
     start = PRETRAINED["glove"](config(text, **more), ["zxqv great, zxqv", "once, twice", "twice"])

