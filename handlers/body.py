@@ -11,7 +11,7 @@ MAX_BODY = 1_048_576
 # The names under which TorchServe hands over a body: plain, multipart or gRPC, form.
 _BODIES = ("body", "data", "text")
 # What a form may hold beside the text.
-_OPTIONS = ("top_k", "threshold", "target")
+_NUMBERS = ("top_k", "threshold")
 _GZIP = 16 + zlib.MAX_WBITS
 EXPECTED = 'send raw text, {"text": "..."} or {"instances": [{"text": "..."}, ...]}'
 
@@ -43,16 +43,21 @@ def read(fields: Mapping[str, object], headers: Mapping[str, str]) -> dict[str, 
             body = _json(body)
     if isinstance(body, dict):
         return body
-    return {"text": body} | {key: _option(fields[key]) for key in _OPTIONS if key in fields}
+    found = {"text": body} | {key: _number(fields[key]) for key in _NUMBERS if key in fields}
+    return found | ({"target": _text(fields["target"])} if "target" in fields else {})
 
 
-def _option(value: object) -> object:
+def _number(value: object) -> object:
     """Return the number that a form's field spells; its text where it spells none."""
-    text = _utf8(value) if isinstance(value, bytes | bytearray) else value
+    text = _text(value)
     try:
         return json.loads(text) if isinstance(text, str) else text
     except (ValueError, RecursionError):
         return text
+
+
+def _text(value: object) -> object:
+    return _utf8(value) if isinstance(value, bytes | bytearray) else value
 
 
 def _unpacked(body: bytes | bytearray, encoding: str) -> bytes | bytearray:

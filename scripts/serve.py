@@ -116,8 +116,7 @@ def _remove(args: argparse.Namespace) -> None:
 
 
 def _rotate(args: argparse.Namespace) -> None:
-    found = deploy.running(args.run_dir)
-    found.rotate()
+    found = deploy.rotate(args.run_dir)
     say(f"the tokens in {shown(found.key_file)} are new. {how_to_call(found)}")
 
 
@@ -142,11 +141,10 @@ def _status(args: argparse.Namespace) -> int:
 
 
 def _stop(args: argparse.Namespace) -> None:
-    found = Server.find(args.run_dir)
-    if found is None:
+    if Server.find(args.run_dir) is None:
         say(f"no server of {shown(args.run_dir)} runs")
         return
-    found.stop(args.seconds)
+    deploy.stop(args.run_dir, args.seconds)
     say(f"stopped the server of {shown(args.run_dir)}. Next: {front()} serve start")
 
 

@@ -16,6 +16,8 @@ from serving.store import Served
 WORKER = "x-worker"  # a request with this header learns the pid of the worker that answers it
 # A key may be replaced between reading and sending it, and TorchServe's file is half written then.
 _TRIES, _PAUSE = 5, 0.05
+# Seconds in which a worker that died is up again.
+_AGAIN = 10
 # A request that chose its version just before a switch may not be in the queue yet.
 SETTLE = 0.1
 
@@ -67,10 +69,13 @@ class Admin:
         self._held = read_json(self.key_file, ServerError)
         self.key_file.unlink()
 
-    def ask(self, name: str, version: str, text: str) -> tuple[dict[str, Any], int | None]:
+    def ask(
+        self, name: str, version: str, text: str, seconds: float = 10
+    ) -> tuple[dict[str, Any], int | None]:
         """Return one version's answer and the pid of the worker it came from, if that says so."""
         url = self._url("inference", f"predictions/{name}/{version}")
-        answer = self._send("POST", url, "inference", json={"text": text}, headers={WORKER: "?"})
+        more = {"json": {"text": text}, "headers": {WORKER: "?"}, "timeout": seconds}
+        answer = self._send("POST", url, "inference", **more)
         pid = answer.headers.get(WORKER)
         found: dict[str, Any] = answer.json()
         return found, int(pid) if pid else None
@@ -80,14 +85,20 @@ class Admin:
 
         A version's queue is first in, first out, and a worker sends the answers of one batch before
         it takes the next: once each worker has answered a newer request, nothing older is left.
-        After a switch let ``SETTLE`` pass first.
+        After a switch let ``SETTLE`` pass first. A queue that is long or full is asked again.
         """
-        deadline, seen = time.monotonic() + seconds, set[int | None]()
-        while self.workers(name, version) - seen:
-            if time.monotonic() > deadline or None in seen:
+        began, seen = time.monotonic(), set[int | None]()
+        while (left := began + seconds - time.monotonic()) > 0 and None not in seen:
+            ready = self.workers(name, version)
+            if ready and ready <= seen:
+                return True
+            if not ready and time.monotonic() > began + _AGAIN:
                 return False
-            seen.add(self.ask(name, version, "drain")[1])
-        return True
+            try:
+                seen.add(self.ask(name, version, "drain", left)[1])
+            except ServerError:
+                time.sleep(_PAUSE)
+        return False
 
     def _url(self, address: str, path: str) -> str:
         return f"http://127.0.0.1:{self.ports[address]}/{path}"
@@ -106,8 +117,7 @@ class Admin:
                     method,
                     url,
                     headers=headers | {"Authorization": f"Bearer {key}"},
-                    timeout=self.seconds,
-                    **more,
+                    **{"timeout": self.seconds} | more,
                 )
             except requests.RequestException as reason:
                 raise ServerError(f"{url} does not answer ({type(reason).__name__})") from None

@@ -141,7 +141,8 @@ class Client:
             try:
                 answers = self._post(self.url, body).get("predictions")
             except _RefusedError as error:
-                if len(texts) > 1:
+                # that one sentence is too large is its own fault; all else is about every one
+                if len(texts) > 1 or error.code != HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
                     raise
                 return [{"code": error.code, "message": error.message}]
             if not _are_answers(answers, len(open_ones)):

@@ -79,7 +79,7 @@ def deploy(
             prove(server.admin, new, archive.golden)
         except BaseException:
             server.admin.unregister(new)
-            (run_dir / STORE / new.file).unlink()
+            (run_dir / STORE / new.file).unlink(missing_ok=True)
             raise
         server = _remember(server, [*server.served, new])
         if old is None:
@@ -89,6 +89,20 @@ def deploy(
             return Deployed(server, new, old, drained=False)
         server, drained = _remove(server, old, seconds)
         return Deployed(server, new, old, drained)
+
+
+def rotate(run_dir: Path) -> Server:
+    """Replace both tokens."""
+    with locked(run_dir):
+        server = running(run_dir)
+        server.rotate()
+        return server
+
+
+def stop(run_dir: Path, seconds: float) -> None:
+    """Stop the server when no other command is changing it; see ``Server.stop``."""
+    with locked(run_dir):
+        running(run_dir).stop(seconds)
 
 
 def set_default(run_dir: Path, name: str, version: str) -> Server:

@@ -24,7 +24,7 @@ def main(run_dir: Path) -> None:
         try:
             if found.key_file.exists() and due(found.key_file, time.time()):
                 found.rotate()
-        except ServerError as reason:
+        except (ServerError, OSError, ValueError) as reason:  # tried again in a second
             sys.stderr.write(f"{datetime.now().astimezone().isoformat()} {reason}\n")
             sys.stderr.flush()
         time.sleep(_POLL)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -158,11 +159,12 @@ def log_size(run_dir: Path) -> int:
 
 def _said(run_dir: Path, served: list[Served], since: int) -> list[str]:
     """Return what the workers of ``served`` have logged; the name of the thread says who did."""
-    marks = [f"-{each.name}_{each.version}-std" for each in served]
+    names = "|".join(re.escape(f"{each.name}_{each.version}") for each in served)
+    mark = re.compile(rf"\bW-\d+-(?:{names})-std")
     with contextlib.suppress(OSError), (run_dir / "logs" / _WORKERS).open("rb") as stream:
         stream.seek(since if log_size(run_dir) >= since else 0)  # it may have been rolled over
         lines = stream.read().decode("utf-8", errors="replace").splitlines()
-        return [line for line in lines if any(mark in line for mark in marks)]
+        return [line for line in lines if mark.search(line)]
     return []
 
 

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,18 @@ from model_src.errors import ServerError, nearest
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _MANIFEST, _GOLDEN = "MAR-INF/MANIFEST.json", "model/export.json"
+# What reading a damaged or foreign file may raise: RuntimeError is an encrypted entry's.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    zlib.error,
+    zipfile.BadZipFile,
+    yaml.YAMLError,
+)
 
 
 @dataclass(frozen=True)
@@ -61,14 +74,15 @@ class Archive:
                 name, version = str(model["modelName"]), str(model["modelVersion"])
                 names = packed.namelist()
                 found = packed.read(model["configFile"]) if "configFile" in model else b"{}"
-                settings = yaml.safe_load(found)
+                settings = dict(yaml.safe_load(found) or {})
                 record = json.loads(packed.read(_GOLDEN)) if _GOLDEN in names else {}
+                golden = record.get("golden", [])
                 whole = packed.testzip() is None
-        except (OSError, ValueError, LookupError, TypeError, zipfile.BadZipFile, yaml.YAMLError):
+        except _DAMAGE:
             whole = False
         if not whole or not (NAME.fullmatch(name) and NAME.fullmatch(version)):
             raise ServerError(f"{mar} is damaged: make it with archive again")
-        return cls(mar, name, version, settings or {}, record.get("golden", []))
+        return cls(mar, name, version, settings, golden)
 
     def admit(
         self, store: Path, *, version: str, workers: int = 0, threads: int = 0, default: bool
@@ -94,7 +108,10 @@ class Archive:
             changed = {_MANIFEST: json.dumps(manifest), config: yaml.safe_dump(settings)}
             for entry in packed.infolist():
                 if entry.filename not in changed:
-                    with packed.open(entry) as source, out.open(entry.filename, "w") as target:
+                    with (
+                        packed.open(entry) as source,
+                        out.open(entry.filename, "w", force_zip64=True) as target,
+                    ):
                         shutil.copyfileobj(source, target)
             for name, content in changed.items():
                 out.writestr(name, content)
