@@ -139,7 +139,8 @@ def wait(
                 raise ServerError(f"the server ended at once:\n{_console(run_dir)}")
             lines = _said(run_dir, waiting, since)
             if any(sign in line for line in lines for sign in _CRASHES):
-                said = "\n".join(lines[-_SHOWN:])
+                _let_finish(run_dir)
+                said = "\n".join(_said(run_dir, waiting, since)[-_SHOWN:])
                 raise ServerError(f"a worker failed to load its model:\n{said}")
             if time.monotonic() > deadline:
                 said = "\n".join(lines[-_SHOWN:]) or "(no log)"
@@ -149,6 +150,15 @@ def wait(
                 bar.update(len(waiting) - len(still))
             if waiting := still:
                 time.sleep(0.1)
+
+
+def _let_finish(run_dir: Path) -> None:
+    """Wait until no more is logged for a moment: a traceback comes line by line."""
+    size = -1
+    for _ in range(20):
+        if size == (size := log_size(run_dir)):
+            return
+        time.sleep(0.5)
 
 
 def log_size(run_dir: Path) -> int:
