@@ -1,5 +1,6 @@
 """Every model in every format, measured as ``export`` measures: the original's big table."""
 
+import math
 import shutil
 import tempfile
 from importlib.util import find_spec
@@ -21,6 +22,8 @@ from serving.sentences import bundled
 
 _PLOT = "matplotlib"
 _LABELS = [f"label {i}" for i in range(7)]
+# Beside other work on the machine eager is slower than in the rest of its row: measured again.
+_TRIES, _BUSY = 4, 1.1
 
 
 def run(folder: Path, choice: Choice, entries: dict[str, Entry] = ENTRIES) -> Path:
@@ -58,9 +61,10 @@ def run(folder: Path, choice: Choice, entries: dict[str, Entry] = ENTRIES) -> Pa
             bundle = untrained.make(entries[name], Path(scratch) / "model", _LABELS, texts)
             reference = Predictor(bundle, eager.load(bundle))
             for form in lacking:
-                row[form] = {"made_with": wanted[form]} | _cell(
-                    reference, form, Path(scratch), texts
-                )
+                done = (row[each] for each in names if _same(row.get(each, {}), wanted[each]))
+                quiet = min(map(_eager_ms, done), default=math.inf)
+                found = _cell(reference, form, Path(scratch), texts, quiet)
+                row[form] = {"made_with": wanted[form]} | found
                 results.save(path, known)
     plot.draw(path.with_suffix(".svg"), cells, entries)
     return results.report(path, formats_report.lines(known, entries))
@@ -84,8 +88,15 @@ def _same(cell: dict[str, Any], made_with: dict[str, Any]) -> bool:
     return cell.get("made_with") == made_with and not failed
 
 
-def _cell(reference: Predictor, form: str, scratch: Path, texts: list[str]) -> dict[str, Any]:
-    """Measure one format, or say in a word what is against it."""
+def _eager_ms(cell: dict[str, Any]) -> float:
+    """Return the ms of the fp32 model in a cell, infinite where nothing was measured."""
+    return sum(cell["eager"]["latency_ms"].values()) if "eager" in cell else math.inf
+
+
+def _cell(
+    reference: Predictor, form: str, scratch: Path, texts: list[str], quiet: float
+) -> dict[str, Any]:
+    """Measure one format, or say in a word what is against it; ``quiet`` are the ms of eager."""
     folder = scratch / form
     if form in FORMATS:
         made = attempt(reference.bundle, form, folder)
@@ -93,6 +104,9 @@ def _cell(reference: Predictor, form: str, scratch: Path, texts: list[str]) -> d
         made = gpu.load(reference.bundle, form)
     if not made.predictor:
         return {"against": made.problem}
-    found = measure(reference, {form: made.predictor}, texts, None)[form] | made.measured
+    tries: list[dict[str, Any]] = []
+    while len(tries) < _TRIES and (not tries or _eager_ms(tries[-1]) > _BUSY * quiet):
+        tries.append(measure(reference, {form: made.predictor}, texts, None)[form])
+    found = min(tries, key=_eager_ms) | made.measured
     shutil.rmtree(folder, ignore_errors=True)  # BERT's exports together take gigabytes
     return found | {"against": refusal(form, found)}

@@ -6,24 +6,19 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import save
 from tqdm import tqdm
 
-from benchmarks import machine
-from model_src.bundle import WEIGHTS, Bundle, seal
-from model_src.classifier import Classifier, state_of
-from model_src.config import Config
-from model_src.files import atomic_write
+from benchmarks import machine, results, untrained
+from benchmarks.untrained import Entry
 from serving.export import export
+from serving.measure import BATCH
 from serving.sentences import bundled
-from train.pretrained import PRETRAINED
 
-ROOT = Path(__file__).resolve().parent.parent
 _ROUNDS = 5
 # Worth something: better by this much in one of the measures and worse by as much in none.
 _WORTH = 0.03
@@ -73,12 +68,17 @@ SETTINGS = {
     ),
     "two-active": Setting("2 threads, spinning", {"OMP_WAIT_POLICY": "ACTIVE"}, 2),
 }
-# Name of the model: its config and its format.
-MODELS = {"GloVe-CNN": ("glove-cnn", "torchscript"), "MiniLM int8": ("bert-cls", "int8")}
+# Each model and its format.
+MODELS = {
+    "GloVe-CNN": (Entry("GloVe-CNN", "glove-cnn"), "torchscript"),
+    "MiniLM int8": (Entry("MiniLM", "bert-cls"), "int8"),
+}
+# What the environment of this program must not bring into that of a row.
+_SETTINGS_OF = ("OMP", "KMP", "GOMP", "MKL", "MALLOC", "LD_PRELOAD", "THP", "TORCH")
 
 
-def run(results: Path) -> Path:
-    """Measure all settings in turns; write ``results``/launch.json and .md, return the latter."""
+def run(folder: Path) -> Path:
+    """Measure all settings in turns; write ``folder``/launch.json and .md, return the latter."""
     usable = {
         name: setting
         for name, setting in SETTINGS.items()
@@ -92,14 +92,14 @@ def run(results: Path) -> Path:
             for i in range(_ROUNDS):
                 # Nobody is always the first one, which finds the disk's caches cold.
                 order = [*list(usable)[i:], *list(usable)[:i]]
-                for title, folder in exports.items():
+                for title, exported in exports.items():
                     own = measured.setdefault(title, {name: [] for name in usable})
                     for name in order:
-                        own[name].append(_one(folder, usable[name]))
+                        own[name].append(_one(exported, usable[name]))
                         bar.update()
     found = {
         "machine": machine.describe(),
-        "command": "./iclassifier benchmark launch",
+        "command": f"{results.FRONT} benchmark launch",
         "settings": {name: asdict(setting) for name, setting in usable.items()},
         "measured": measured,
         "gain": {
@@ -107,21 +107,20 @@ def run(results: Path) -> Path:
             for title, rows in measured.items()
         },
     }
-    path = results / "launch.json"
-    atomic_write(path, json.dumps(found, indent=2) + "\n")
-    atomic_write(path.with_suffix(".md"), markdown(found))
-    return path.with_suffix(".md")
+    path = folder / "launch.json"
+    results.save(path, found)
+    return results.report(path, lines(found))
 
 
-def _one(folder: Path, setting: Setting) -> dict[str, float]:
+def _one(exported: Path, setting: Setting) -> dict[str, float]:
     """Return what one process measures; the last core is the least busy with interrupts."""
     core = max(os.sched_getaffinity(0)) if setting.pinned else -1
-    words = [str(folder), str(setting.threads), str(core)]
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("OMP")}
+    words = [str(exported), str(setting.threads), str(core)]
+    own = {name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS_OF)}
     done = subprocess.run(  # noqa: S603
         [sys.executable, "-m", "benchmarks.launched", *words],
-        cwd=ROOT,
-        env=clean | setting.env,
+        cwd=results.ROOT,
+        env=own | setting.env,
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -147,12 +146,12 @@ def worth(gains: list[float]) -> str:
     return "mixed" if best >= 1 + _WORTH else "no"
 
 
-def markdown(found: dict[str, Any]) -> str:
-    """Return the table of ``run``."""
+def lines(found: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines of the table of ``run``."""
     gain, measured = found["gain"], found["measured"]
-    head, base = [], []
+    heads, base = [], []
     for title in gain:
-        head += [f"{title}, one sentence", f"{title}, batches of 32"]
+        heads += [f"{title}, one sentence", f"{title}, batches of {BATCH}"]
         plain = measured[title]["plain"]
         alone, rate = (statistics.median(one[key] for one in plain) for key in ("alone_ms", "rate"))
         base.append(f"{title} {alone:.3f} ms a sentence, {rate:.0f} sentences/s in batches")
@@ -160,38 +159,21 @@ def markdown(found: dict[str, Any]) -> str:
     for name, setting in found["settings"].items():
         cells = [gain[title][name][key] for title in gain for key in ("alone", "rate")]
         said = "-" if name == "plain" else worth(cells)
-        rows.append(f"| {setting['title']} | {' | '.join(f'{x:.2f}' for x in cells)} | {said} |")
+        rows.append([setting["title"], *(f"{x:.2f}" for x in cells), said])
     intro = "How many times faster a worker's own work gets, text to label, than in the first row"
     rule = f"{_WORTH:.0%} faster in one measure and slower by as much in none"
-    lines = [
-        f"{intro} ({'; '.join(base)}).",
-        "",
-        f"| setting | {' | '.join(head)} | worth it |",
-        "|---|" + "---|" * (len(head) + 1),
-        *rows,
-        "",
-        f"`{found['command']}` on {found['machine']}.",
-        f"Medians of {_ROUNDS} rounds, each setting in a process of its own; worth it: {rule}.",
-        "",
-    ]
-    return "\n".join(lines)
+    yield f"{intro} ({'; '.join(base)})."
+    yield ""
+    yield from results.table(("setting", *heads, "worth it"), rows)
+    yield ""
+    yield f"`{found['command']}` on {found['machine']}."
+    yield f"Medians of {_ROUNDS} rounds, each setting in a process of its own; worth it: {rule}."
 
 
 def _export(title: str, folder: Path) -> Path:
     """Export a model with pretrained words or checkpoint and a random head."""
-    name, form = MODELS[title]
-    config = Config.load(ROOT / "configs" / f"config-{name}.json")
-    texts, labels = bundled(), ["a", "b"]
-    start = PRETRAINED[config.emb_class](config, texts)
-    torch.manual_seed(0)
-    model = Classifier(config, start.shape, len(labels)).eval()
-    model.embedding.load_state_dict(start.state)
-    source = folder.with_name(f"{folder.name} model")
-    source.mkdir()
-    bundle = Bundle(source, "model", config, labels, start.shape, start.tokenizer)
-    bundle.write_common(source)
-    weights = {key: value.contiguous() for key, value in state_of(model).items()}
-    (source / WEIGHTS).write_bytes(save(weights))
-    seal(source, "model", (WEIGHTS,))
+    entry, form = MODELS[title]
+    texts, source = bundled(), folder.with_name(f"{folder.name} model")
+    untrained.make(entry, source, ["a", "b"], texts)
     # A random head is undecided: its labels flip at nothing.
     return export(source, form, folder, texts[:64], accept=True).folder

@@ -14,15 +14,15 @@ from pathlib import Path
 import torch
 
 from model_src.predictor import Predictor
+from serving.measure import BATCH
 from serving.sentences import bundled
 
-BATCH = 32
 # Calls before the clock counts, and the most seconds for each of the two measures.
 _WARM_UP, _SECONDS = 30, 2.0
 
 
 def main(export_dir: Path, threads: int, core: int) -> None:
-    """Print the median ms of one sentence and the sentences a second of batches of 32, as JSON."""
+    """Print the median ms of one sentence and the sentences a second of full batches, as JSON."""
     if core >= 0:
         os.sched_setaffinity(0, {core})
     torch.set_num_threads(threads)

@@ -21,7 +21,7 @@ from serving.measure import BATCH, compare
 from train import data
 
 _ROUNDS = 5
-_RUN = 20
+_RUN = 50
 
 
 def run(data_dir: Path, folder: Path, choice: Choice, aims: dict[str, Aim] = AIMS) -> Path:

@@ -49,19 +49,17 @@ class Predictor:
     def predict(self, texts: list[str], batch_size: int = 32) -> list[Prediction]:
         """Answer ``texts`` in their order; sentences of like length share a batch."""
         bundle, tokenizer = self.bundle, self.bundle.tokenizer
-        multi = bool(bundle.config.multi_label)
         encoded = tokenizer.read_batch(texts)
         rows = [each.ids for each in encoded]
         self.tokens += sum(map(len, rows))
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        answers: dict[int, Prediction] = {}
+        answers: list[Prediction] = []
         with torch.inference_mode():
             for start in range(0, len(order), batch_size):
-                batch = order[start : start + batch_size]
-                logits = self.backend(*pad_batch([rows[i] for i in batch], tokenizer.pad_id))
-                found = decode(logits, bundle.labels, multi_label=multi)
-                answers.update(zip(batch, found, strict=True))
-        return [
-            replace(answers[i], truncated=True) if each.truncated else answers[i]
-            for i, each in enumerate(encoded)
-        ]
+                batch = [rows[i] for i in order[start : start + batch_size]]
+                logits = self.backend(*pad_batch(batch, tokenizer.pad_id))
+                answers += decode(logits, bundle.labels, multi_label=bundle.config.multi_label)
+        for i, answer in zip(order, tuple(answers), strict=True):
+            cut = encoded[i].truncated
+            answers[i] = replace(answer, truncated=True) if cut else answer
+        return answers

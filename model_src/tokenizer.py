@@ -7,6 +7,7 @@ from collections.abc import Container
 from pathlib import Path
 from typing import NamedTuple, Protocol, Self
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer as Fast
 from tokenizers.normalizers import BertNormalizer, Lowercase, Sequence
@@ -203,8 +204,10 @@ def pad_batch(rows: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
     """Pad to the longest row: ids ``[batch, seq]`` int64 and mask ``[batch, seq]`` bool."""
     sizes = [len(row) for row in rows]
     longest = max(sizes)
-    if min(sizes) == longest:  # as a sentence alone is: a tenth of what a short one takes in all
-        return torch.tensor(rows), torch.ones((len(rows), longest), dtype=torch.bool)
-    ids = torch.tensor([row + [pad_id] * (longest - len(row)) for row in rows])
-    lengths = torch.tensor(sizes)
+    # By numpy, which reads lists in a third of the time that torch takes.
+    if min(sizes) == longest:  # as a sentence alone is
+        ids = torch.from_numpy(np.array(rows, dtype=np.int64))
+        return ids, torch.ones((len(rows), longest), dtype=torch.bool)
+    padded = [row + [pad_id] * (longest - size) for row, size in zip(rows, sizes, strict=True)]
+    ids, lengths = (torch.from_numpy(np.array(x, dtype=np.int64)) for x in (padded, sizes))
     return ids, torch.arange(longest)[None, :] < lengths[:, None]

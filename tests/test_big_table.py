@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import contenders, formats, gpu, plot, untrained
+from benchmarks import contenders, formats, gpu, machine, plot, untrained
 from benchmarks.entries import ENTRIES
 from benchmarks.formats_report import MEASURES
 from benchmarks.untrained import SHAPES, Choice, Entry
@@ -109,6 +109,41 @@ def test_a_cell_is_measured_once_and_only_changed_ones_again(
     formats.run(tmp_path, Choice(8, ["narrow"], ["int8"]), wider)
     assert len(tried) == 5
     assert set(drawn) == {tmp_path / "formats.svg"}
+
+
+@pytest.mark.usefixtures("two", "drawn")
+def test_what_was_measured_beside_other_work_is_measured_again(
+    entries: dict[str, Entry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eager_ms = iter((1.0, 5.0, 4.0, 1.05))  # torchscript first, then int8 three times
+
+    def measure(reference: Predictor, others: Any, *rest: Any) -> Any:  # noqa: ANN401
+        found = formats_measure(reference, others, *rest)
+        ms = next(eager_ms)
+        for cell in found.values():
+            cell["eager"]["latency_ms"] = {"12": ms, "30": 0.0}
+        return found
+
+    formats_measure = formats.measure
+    monkeypatch.setattr(formats, "measure", measure)
+    formats.run(tmp_path, Choice(8, ["narrow"]), entries)
+    row = cells(tmp_path)["narrow"]
+    assert {name: cell["eager"]["latency_ms"]["12"] for name, cell in row.items()} == {
+        "torchscript": 1.0,
+        "int8": 1.05,
+    }
+    assert next(eager_ms, None) is None
+
+
+@pytest.mark.usefixtures("two", "drawn")
+def test_cells_of_another_machine_are_not_shown(
+    entries: dict[str, Entry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    formats.run(tmp_path, Choice(8, ["narrow"]), entries)
+    monkeypatch.setattr(machine, "describe", lambda: "another machine")
+    text = formats.run(tmp_path, Choice(8, ["wide"]), entries).read_text(encoding="utf-8")
+    shown = {line.count("|  ") for line in text.splitlines() if "Tiny narrow" in line}
+    assert shown == {2, 3}  # nothing but empty cells, with a column of eager and without
 
 
 @pytest.mark.usefixtures("two", "drawn")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks import launch
+from benchmarks import launch, results
 from benchmarks.launch import Setting, library
 from model_src.errors import ServerError
 from serving.store import Archive
@@ -28,7 +28,7 @@ def test_a_setting_is_measured_in_a_process_that_has_it(
     """A sitecustomize of the child writes down what it was started with."""
     spy = "import os\nopen(os.environ['SPY'], 'w').write(os.environ.get('MALLOC_CONF', ''))\n"
     (tmp_path / "sitecustomize.py").write_text(spy, encoding="utf-8")
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{launch.ROOT}")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{results.ROOT}")
     monkeypatch.setenv("SPY", str(tmp_path / "said"))
     found = launch._one(export_dir, Setting("", {"MALLOC_CONF": "narenas:1"}, pinned=True))
     assert (tmp_path / "said").read_text(encoding="utf-8") == "narenas:1"

@@ -114,7 +114,8 @@ def test_the_speed_of_a_model_is_measured_once(
         assert text.count(f"| {aim.entry.title} ") == 4
         assert f"| {aim.entry.title}, {found['best']} |" in text
         times = found["ms"][PADDED] / found["ms"][found["best"]]
-        assert f"| **{times:.1f}** | {aim.alone:g} |" in text
+        same = found["changes"][found["best"]]["agreement"]
+        assert f"| **{times:.1f}** | {aim.alone:g} | {same:.1%} | " in text
     monkeypatch.setattr(untrained, "make", None)
     again = speed.run(data_dir, tmp_path, Choice(6), aims)
     assert again.read_text(encoding="utf-8") == text
