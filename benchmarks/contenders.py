@@ -46,6 +46,6 @@ def refusal(name: str, measured: dict[str, Any]) -> str:
 
     Others it judges by labels, about which random weights are undecided.
     """
-    exact = name in FORMATS and FORMATS[name].exact
+    exact = name in FORMATS and FORMATS[name].exact  # not so the fp32 model itself
     why = problem(measured, exact=True) if exact else ""
     return f"{REFUSED}: {why}" if why else ""

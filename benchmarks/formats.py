@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from benchmarks import formats_report, gpu, machine, plot, results, untrained
+from benchmarks import formats_report, machine, plot, results, untrained
 from benchmarks.contenders import FAILED, attempt, refusal
 from benchmarks.entries import ENTRIES
 from benchmarks.untrained import Choice, Entry
-from model_src.backends import FORMATS, eager, missing
+from model_src.backends import FORMATS, eager, missing, runnable
 from model_src.errors import PackageError
 from model_src.predictor import Predictor
 from serving.measure import measure
@@ -50,7 +50,7 @@ def run(folder: Path, choice: Choice, entries: dict[str, Entry] = ENTRIES) -> Pa
     known["machine"] = machine.describe()
     known["sentences"] = choice.sentences
     texts = bundled()[: choice.sentences]
-    names = choice.formats or [*FORMATS, *gpu.columns()]
+    names = choice.formats or runnable()
     for name in tqdm(choice.entries or entries, desc="models", unit=" models"):
         row = cells.setdefault(name, {})
         wanted = {form: _made_with(entries[name], form, texts) for form in names}
@@ -72,12 +72,12 @@ def run(folder: Path, choice: Choice, entries: dict[str, Entry] = ENTRIES) -> Pa
 
 def _made_with(entry: Entry, form: str, texts: list[str]) -> dict[str, Any]:
     """Return all that a cell depends on."""
-    packages = FORMATS[form].needs + FORMATS[form].export_needs if form in FORMATS else ()
+    packages = FORMATS[form].needs + FORMATS[form].export_needs
     return {
         "model": untrained.digest(entry),
         "sentences": len(texts),
         "versions": machine.versions(packages),
-        "missing": missing(form, to_export=True) if form in FORMATS else [],
+        "missing": missing(form, to_export=True),
         "machine": machine.describe(),
     }
 
@@ -98,10 +98,7 @@ def _cell(
 ) -> dict[str, Any]:
     """Measure one format, or say in a word what is against it; ``quiet`` are the ms of eager."""
     folder = scratch / form
-    if form in FORMATS:
-        made = attempt(reference.bundle, form, folder)
-    else:
-        made = gpu.load(reference.bundle, form)
+    made = attempt(reference.bundle, form, folder)
     if not made.predictor:
         return {"against": made.problem}
     tries: list[dict[str, Any]] = []

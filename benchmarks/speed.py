@@ -13,7 +13,7 @@ from benchmarks import floor, machine, results, speed_report, turns, untrained
 from benchmarks.aims import AIMS, EAGER, PADDED, Aim
 from benchmarks.contenders import Padded, attempt, refusal
 from benchmarks.untrained import Choice, Entry
-from model_src.backends import FORMATS, eager, missing
+from model_src.backends import FORMATS, eager, missing, runnable
 from model_src.classifier import Classifier
 from model_src.predictor import Predictor
 from serving.export import make
@@ -39,7 +39,7 @@ def run(data_dir: Path, folder: Path, choice: Choice, aims: dict[str, Aim] = AIM
     loaded, known = data.load(data_dir), results.load(path)
     models: dict[str, Any] = known.setdefault("models", {})
     known["command"] = f"{results.FRONT} benchmark speed --data_dir {results.typed(data_dir)}"
-    formats = choice.formats or list(FORMATS)
+    formats = choice.formats or runnable()
     rates: dict[str, Any] = {}
     for name in choice.entries or aims:
         entry = aims[name].entry

@@ -5,7 +5,7 @@ from typing import Any
 
 from benchmarks import results
 from benchmarks.aims import EAGER, PADDED, Aim
-from model_src.backends import FORMATS
+from model_src.backends import FORMATS, runnable
 
 _PARTS = ("tokenizing", "tensors", "calling operations", "the floor", "rest of the model")
 _INTRODUCTION = f"""\
@@ -47,7 +47,7 @@ def lines(known: dict[str, Any], aims: dict[str, Aim]) -> Iterator[str]:
     yield ""
     yield _CHANGES_NOTE
     yield from results.table(
-        ("model", *FORMATS), ([aim.entry.title, *_changes(one)] for aim, one in models)
+        ("model", *runnable()), ([aim.entry.title, *_changes(one)] for aim, one in models)
     )
     yield ""
     peaks = ", ".join(f"{rate:.0f} in {name}" for name, rate in known["peaks"].items())
@@ -110,7 +110,7 @@ def _shares(aim: Aim, one: dict[str, Any]) -> list[str]:
 
 def _every(models: _Models, key: str) -> list[str]:
     """Return the table of all formats."""
-    names = (PADDED, EAGER, *FORMATS)
+    names = (PADDED, EAGER, *runnable())
     rows = []
     for aim, one in models:
         best = min((n for n in one[key] if n not in one["against"]), key=one[key].__getitem__)
@@ -131,6 +131,6 @@ def _cell(one: dict[str, Any], name: str, key: str) -> str:
 
 def _changes(one: dict[str, Any]) -> Iterator[str]:
     """Yield the cell of each format."""
-    for name in FORMATS:
+    for name in runnable():
         found = one["changes"].get(name)
         yield f"{found['max_dp']:.1e} ({found['agreement']:.1%})" if found else ""

@@ -49,6 +49,7 @@ class Predictor:
     def predict(self, texts: list[str], batch_size: int = 32) -> list[Prediction]:
         """Answer ``texts`` in their order; sentences of like length share a batch."""
         bundle, tokenizer = self.bundle, self.bundle.tokenizer
+        multi = bool(bundle.config.multi_label)
         encoded = tokenizer.read_batch(texts)
         rows = [each.ids for each in encoded]
         self.tokens += sum(map(len, rows))
@@ -58,7 +59,7 @@ class Predictor:
             for start in range(0, len(order), batch_size):
                 batch = [rows[i] for i in order[start : start + batch_size]]
                 logits = self.backend(*pad_batch(batch, tokenizer.pad_id))
-                answers += decode(logits, bundle.labels, multi_label=bundle.config.multi_label)
+                answers += decode(logits, bundle.labels, multi_label=multi)
         for i, answer in zip(order, tuple(answers), strict=True):
             cut = encoded[i].truncated
             answers[i] = replace(answer, truncated=True) if cut else answer

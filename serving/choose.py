@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from model_src.backends import FORMATS
+from model_src.backends import FORMATS, runnable
 from model_src.bundle import OWN, Bundle
 from model_src.errors import RefusedError, UserError
 from model_src.files import atomic_dir
@@ -54,12 +54,12 @@ def choose(
     is kept where none passes.
 
     Returns:
-        All formats, the kept one first, the rest in the order of ``FORMATS``.
+        All formats for this machine, the kept one first, the rest in the order of ``FORMATS``.
 
     """
     reference = load_source(model_dir, save_path)
     with atomic_dir(save_path, OWN) as folder:
-        bar = tqdm(FORMATS, desc="export", unit=" formats")
+        bar = tqdm(runnable(), desc="export", unit=" formats")
         tried = [_try(reference.bundle, name, folder, AIMS[aim]) for name in bar]
         made = [each for each in tried if each.predictor]
         if made:

@@ -56,6 +56,7 @@ QUICK = [form for form in INSTALLED if form != "pt2"]
 # How far the probability of a label may move from fp32, and it is for tiny models that it moves.
 ALLOWED = {"torchscript": 1e-5, "int8": 0.05, "bf16": 0.03, "onnx": 1e-5, "onnx-int8": 0.05}
 ALLOWED |= {"openvino": 1e-5, "openvino-bf16": 0.03, "pt2": 1e-5}
+ALLOWED |= {"cuda-fp16": 0.03, "cuda-bf16": 0.03}
 
 # Archives and servers take a worker each: these hold one model a handler and head, and the formats
 # that need packages one model each.

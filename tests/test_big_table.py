@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import contenders, formats, gpu, machine, plot, untrained
+from benchmarks import contenders, formats, machine, plot, untrained
 from benchmarks.entries import ENTRIES
 from benchmarks.formats_report import MEASURES
 from benchmarks.untrained import SHAPES, Choice, Entry
@@ -17,6 +17,7 @@ from model_src.backends import FORMATS
 from model_src.classifier import Classifier
 from model_src.errors import ConfigError, PackageError
 from model_src.predictor import Predictor
+from serving import measure as measures
 from tests.conftest import PAIRS, ROOT, read_json, verb
 
 # Millions of weights that the published encoders have, without poolers.
@@ -118,13 +119,12 @@ def test_what_was_measured_beside_other_work_is_measured_again(
     eager_ms = iter((1.0, 5.0, 4.0, 1.05))  # torchscript first, then int8 three times
 
     def measure(reference: Predictor, others: Any, *rest: Any) -> Any:  # noqa: ANN401
-        found = formats_measure(reference, others, *rest)
+        found = measures.measure(reference, others, *rest)
         ms = next(eager_ms)
         for cell in found.values():
             cell["eager"]["latency_ms"] = {"12": ms, "30": 0.0}
         return found
 
-    formats_measure = formats.measure
     monkeypatch.setattr(formats, "measure", measure)
     formats.run(tmp_path, Choice(8, ["narrow"]), entries)
     row = cells(tmp_path)["narrow"]
@@ -201,21 +201,6 @@ def test_the_plot_has_a_row_for_each_model(entries: dict[str, Entry], tmp_path: 
     assert all(entry.title in text for entry in entries.values())
     assert "eager" in text
     assert path.read_text(encoding="utf-8") == text
-
-
-def test_a_gpu_answers_as_the_model_does(
-    entries: dict[str, Entry], texts: list[str], tmp_path: Path
-) -> None:
-    assert bool(gpu.columns()) == torch.cuda.is_available()
-    bundle = untrained.make(entries["wide"], tmp_path / "m", ["a", "b"], texts)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    answers = Predictor.load(bundle.folder).predict(texts)
-    for name in ("cuda-fp16", "cuda-bf16"):
-        made = gpu.load(bundle, name, device)
-        assert made.predictor
-        assert set(made.measured) == {"size_mb", "load_ms"}
-        for a, b in zip(answers, made.predictor.predict(texts), strict=True):
-            assert a.scores["a"] == pytest.approx(b.scores["a"], abs=0.05)
 
 
 def test_a_kind_takes_its_own_options_only(capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,16 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from model_src import backends
-from model_src.backends import FORMATS, common, missing
-from model_src.bundle import EXPORT, seal
+from model_src.backends import FORMATS, common, cuda, eager, missing, runnable
+from model_src.bundle import EXPORT, Bundle, seal
 from model_src.errors import BundleError, PackageError
 from model_src.predictor import Predictor
 from serving.export import export
-from tests.conftest import EXPORTS, INSTALLED, QUICK, ROOT, Models
+from tests.conftest import EXPORTS, INSTALLED, PAIRS, QUICK, ROOT, Models
 
 NEEDY = [name for name, entry in FORMATS.items() if entry.needs or entry.export_needs]
+GPU = [name for name, entry in FORMATS.items() if entry.gpu]
 PACKAGES = {package for name in NEEDY for package in FORMATS[name].needs}
 
 
@@ -29,7 +31,7 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("bare")
 def test_formats_without_packages_of_their_own_always_work() -> None:
-    free = {name for name, entry in FORMATS.items() if not entry.export_tools} - set(NEEDY)
+    free = {name for name in runnable() if not FORMATS[name].export_tools} - set(NEEDY)
     assert {"torchscript", "int8", "bf16"} <= free
     assert all(not missing(name, to_export=True) for name in free)
 
@@ -43,6 +45,36 @@ def test_a_missing_package_is_one_sentence_with_its_command(
     with pytest.raises(PackageError, match=f"the format {name} needs {first}.* install .*{first}"):
         export(tiny.models["glove", "cnn"], name, tmp_path / "e", ["a"])
     assert not (tmp_path / "e").exists()
+
+
+@pytest.mark.parametrize("name", GPU)
+def test_a_missing_gpu_is_one_sentence(
+    tiny: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(PackageError, match=f"{name} needs a GPU, not found here: take a machine"):
+        export(tiny.models["glove", "cnn"], name, tmp_path / "e", ["a"])
+    assert name not in runnable()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert not missing(name, to_export=True)
+
+
+@pytest.mark.parametrize("name", GPU)
+@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+def test_half_precision_keeps_the_answers(
+    tiny: Models, texts: list[str], tmp_path: Path, name: str, pair: tuple[str, str]
+) -> None:
+    """On the CPU where there is no GPU: the graph and the file are the same."""
+    bundle, path = Bundle.read(tiny.models[pair]), tmp_path / FORMATS[name].file
+    FORMATS[name].export(eager.load(bundle), path)
+    held = {value.dtype for value in load_file(path).values() if value.is_floating_point()}
+    assert held == {torch.float16 if name == "cuda-fp16" else torch.bfloat16}
+    backend = cuda.load(bundle, path, "cuda" if torch.cuda.is_available() else "cpu")
+    halved, answers = Predictor(bundle, backend), Predictor.load(bundle.folder).predict(texts)
+    for text, a, b in zip(texts, answers, halved.predict(texts), strict=True):
+        label = next(iter(a.scores))
+        assert a.scores[label] == pytest.approx(b.scores[label], abs=0.05)
+        assert halved.predict([text])[0].scores == b.scores
 
 
 @pytest.mark.parametrize("name", [name for name in NEEDY if FORMATS[name].needs])

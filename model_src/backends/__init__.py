@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from model_src.backends import bf16, int8, onnx, openvino, pt2, torchscript
+import torch
+
+from model_src.backends import bf16, cuda, int8, onnx, openvino, pt2, torchscript
 from model_src.backends.common import Backend
 from model_src.bundle import Bundle
 from model_src.classifier import Classifier
@@ -34,6 +36,7 @@ class Format:
     needs: tuple[str, ...] = ()
     export_needs: tuple[str, ...] = ()
     export_tools: tuple[str, ...] = ()
+    gpu: bool = False
 
 
 FORMATS = {
@@ -110,16 +113,42 @@ FORMATS = {
         depends=3,
         export_tools=(os.environ.get("CXX", "g++"),),
     ),
+    "cuda-fp16": Format(
+        "model.fp16.safetensors",
+        cuda.export_fp16,
+        cuda.load,
+        "state dict in fp16, on a GPU",
+        exact=False,
+        depends=3,
+        gpu=True,
+    ),
+    "cuda-bf16": Format(
+        "model.bf16.safetensors",
+        cuda.export_bf16,
+        cuda.load,
+        "state dict in bf16, on a GPU",
+        exact=False,
+        depends=3,
+        gpu=True,
+    ),
 }
+_GPU = "a GPU"
+
+
+def runnable() -> list[str]:
+    """Return the formats for the processors of this machine, whatever their packages."""
+    return [name for name, entry in FORMATS.items() if not entry.gpu or torch.cuda.is_available()]
 
 
 def missing(name: str, *, to_export: bool = False) -> list[str]:
-    """Return what the format ``name`` needs and this machine lacks: packages, then tools."""
+    """Return what the format ``name`` needs and this machine lacks: packages, tools, a GPU."""
     entry = FORMATS[name]
     packages = entry.needs + (entry.export_needs if to_export else ())
     tools = entry.export_tools if to_export else ()
-    return [each for each in packages if not find_spec(each)] + [
-        each for each in tools if not shutil.which(each)
+    return [
+        *(each for each in packages if not find_spec(each)),
+        *(each for each in tools if not shutil.which(each)),
+        *([_GPU] if name not in runnable() else []),
     ]
 
 
@@ -128,11 +157,16 @@ def require(name: str, *, to_export: bool = False) -> None:
     lacking = missing(name, to_export=to_export)
     if not lacking:
         return
-    tools = [tool for tool in lacking if tool in FORMATS[name].export_tools]
-    packages = [each for each in lacking if each not in tools]
-    ways = [f".venv/bin/pip install {' '.join(packages)} (exact versions: requirements-extra.txt)"]
-    if tools:
-        ways = [*ways[: len(packages)], f"apt-get install {' '.join(tools)}, or set CXX"]
+    entry = FORMATS[name]
+    packages = [each for each in lacking if each in entry.needs + entry.export_needs]
+    tools = [each for each in lacking if each in entry.export_tools]
+    install = f".venv/bin/pip install {' '.join(packages)} (exact versions: requirements-extra.txt)"
+    ways = {
+        install: packages,
+        f"apt-get install {' '.join(tools)}, or set CXX": tools,
+        "take a machine with one and a build of torch for it": _GPU in lacking,
+    }
     raise PackageError(
-        f"the format {name} needs {' and '.join(lacking)}, not found here: {'; '.join(ways)}"
+        f"the format {name} needs {' and '.join(lacking)}, not found here: "
+        + "; ".join(way for way, wanted in ways.items() if wanted)
     )
