@@ -16,6 +16,7 @@ from tqdm import tqdm
 from benchmarks import machine, results, untrained
 from benchmarks.untrained import Entry
 from serving.export import export
+from serving.launch import ALLOCATORS, library
 from serving.measure import BATCH
 from serving.sentences import bundled
 
@@ -31,14 +32,7 @@ _KEEP = {
 }
 
 
-def library(name: str) -> str:
-    """Return the path of an installed shared library, empty where there is none."""
-    folders = (Path("/usr/lib"), Path("/usr/local/lib"), *Path("/usr/lib").glob("*-linux-gnu"))
-    found = (path for folder in folders for path in sorted(folder.glob(f"lib{name}.so.*")))
-    return str(next(found, ""))
-
-
-_JEMALLOC, _TCMALLOC = library("jemalloc"), library("tcmalloc_minimal")
+_TCMALLOC, _JEMALLOC = map(library, ALLOCATORS)
 
 
 @dataclass(frozen=True)

