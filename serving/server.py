@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -173,6 +173,8 @@ class Options:
     workers: int = 0
     threads: int = 0
     token_minutes: float = 0
+    # lines of config.properties in the place of the project's, for as long as this server runs
+    properties: dict[str, str] = field(default_factory=dict)
 
 
 def start(
@@ -224,7 +226,7 @@ def start(
             )
             for i, each in enumerate(archives)
         ]
-        return _start(run_dir, served, chosen, seconds, options.token_minutes)
+        return _start(run_dir, served, chosen, seconds, options)
 
 
 def restart(run_dir: Path, ports: dict[str, int] | None = None, seconds: float = 120) -> Server:
@@ -242,13 +244,16 @@ def restart(run_dir: Path, ports: dict[str, int] | None = None, seconds: float =
         for each in killed.served:
             Archive.read(run_dir / STORE / each.file)
         _clear(run_dir, keep=[each.file for each in killed.served])
-        return _start(run_dir, killed.served, chosen, seconds, killed.minutes)
+        options = Options(token_minutes=killed.minutes)
+        return _start(run_dir, killed.served, chosen, seconds, options)
 
 
 def _start(
-    run_dir: Path, served: list[Served], ports: dict[str, int], seconds: float, minutes: float
+    run_dir: Path, served: list[Served], ports: dict[str, int], seconds: float, options: Options
 ) -> Server:
-    launch.prepare(run_dir, served, ports, minutes)
+    minutes = options.token_minutes
+    life = {"token_expiration_min": str(minutes)} if minutes else {}
+    launch.prepare(run_dir, served, ports, options.properties | life)
     started = None
     try:
         process = launch.launch(run_dir)
