@@ -79,8 +79,12 @@ def how_to_call(found: Server) -> str:
 def _start(args: argparse.Namespace) -> None:
     given = {name: getattr(args, f"{name}_port") for name in _PORTS}
     ports = {name: number for name, number in given.items() if number}
-    killed = Server.read(args.run_dir)
-    if not args.models and killed and not Server.find(args.run_dir):
+    killed, live = Server.read(args.run_dir), Server.find(args.run_dir)
+    if live and not live.kept:
+        deploy.keep(args.run_dir)
+        say(f"The tokens of {shown(args.run_dir)} are renewed again; all else ran on.")
+        return
+    if not args.models and killed and not live:
         say(f"Going on with what the killed server of {shown(args.run_dir)} had.")
         started = server.restart(args.run_dir, ports, args.seconds)
     else:
@@ -149,6 +153,9 @@ def _status(args: argparse.Namespace) -> int:
                 f"{model} {each['modelVersion']}{place}: {ready} of {each['minWorkers']} workers "
                 f"READY, {queue} queued, {found.url(model)}"
             )
+    if not found.kept:
+        good = False
+        say(f"the process that renews tokens has ended; {front()} serve start starts it again")
     say(how_to_call(found))
     return 0 if good else 1
 

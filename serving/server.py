@@ -58,6 +58,11 @@ class Server:
         return found if found and birth(found.pid) == found.birth else None
 
     @property
+    def kept(self) -> bool:
+        """Whether the process that renews its tokens is alive."""
+        return birth(self.keeper) == self.keeper_birth
+
+    @property
     def models(self) -> list[str]:
         """The names served, each once."""
         return [*dict.fromkeys(each.name for each in self.served)]
@@ -259,12 +264,7 @@ def _start(
         process = launch.launch(run_dir)
         _CHILDREN[process.pid] = process
         started = Server(run_dir, process.pid, birth(process.pid) or 0, ports, served, minutes)
-        started.remember()
-        keeper = launch.keep(run_dir)
-        _CHILDREN[keeper.pid] = keeper
-        born = birth(keeper.pid) or 0
-        started = replace(started, keeper=keeper.pid, keeper_birth=born)
-        started.remember()
+        started = start_keeper(started)
         launch.wait(run_dir, process.pid, served, started.ready_of, seconds)
         started.write_header()
     except BaseException:
@@ -272,6 +272,18 @@ def _start(
             started.end()
         raise
     return started
+
+
+def start_keeper(server: Server) -> Server:
+    """Start the process that renews the tokens of ``server``, and remember both."""
+    if ended := _CHILDREN.pop(server.keeper, None):
+        ended.wait()
+    server.remember()  # the process ends where it finds no server
+    process = launch.keep(server.run_dir)
+    _CHILDREN[process.pid] = process
+    kept = replace(server, keeper=process.pid, keeper_birth=birth(process.pid) or 0)
+    kept.remember()
+    return kept
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from model_src.predictor import Predictor
 from serving import deploy, keeper, server
 from serving.archive import archive
 from serving.client import read_key
-from serving.process import birth, group
+from serving.process import birth, end, group
 from serving.server import Options, Server
 from serving.store import Archive, free_version
 from tests.conftest import exported, tiny_config, verb
@@ -169,6 +169,25 @@ def test_tokens_are_renewed_before_they_end(run_dir: Path) -> None:
     assert found.admin.workers(NAME, "1.0")  # the management token was renewed too
     for path in (found.key_file, found.header_file):
         assert path.stat().st_mode & 0o077 == 0
+
+
+def test_a_renewing_process_that_ended_is_seen_and_started_again(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = live(run_dir)
+    end(before.keeper, before.keeper_birth)
+    assert status(run_dir) == 1
+    assert "the process that renews tokens has ended" in capsys.readouterr().out
+    assert "are renewed again" in verb(capsys, "serve", "start", "--run_dir", run_dir)
+    after = live(run_dir)
+    assert after.kept
+    assert (after.pid, after.served) == (before.pid, before.served)
+    assert status(run_dir) == 0
+    old = key(after)[0]
+    deadline = time.monotonic() + 60
+    while key(after)[0] == old:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_a_token_is_due_when_most_of_its_life_is_over(tmp_path: Path) -> None:
