@@ -84,12 +84,12 @@ def _start(args: argparse.Namespace) -> None:
         deploy.keep(args.run_dir)
         say(f"The tokens of {shown(args.run_dir)} are renewed again; all else ran on.")
         return
+    options = Options(args.workers, args.threads)
     if not args.models and killed and not live:
         say(f"Going on with what the killed server of {shown(args.run_dir)} had.")
-        started = server.restart(args.run_dir, ports, args.seconds)
+        started = server.restart(args.run_dir, ports, args.seconds, options)
     else:
         models = args.models or sorted(path.stem for path in args.model_store.glob("*.mar"))
-        options = Options(args.workers, args.threads)
         started = server.start(args.model_store, models, args.run_dir, ports, args.seconds, options)
     for model in started.models:
         say(f"{model}: READY at {started.url(model)}")

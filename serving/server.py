@@ -234,8 +234,15 @@ def start(
         return _start(run_dir, served, chosen, seconds, options)
 
 
-def restart(run_dir: Path, ports: dict[str, int] | None = None, seconds: float = 120) -> Server:
+def restart(
+    run_dir: Path,
+    ports: dict[str, int] | None = None,
+    seconds: float = 120,
+    options: Options = Options(),
+) -> Server:
     """Start what a server of ``run_dir`` that was killed has served: models, versions, workers.
+
+    What ``options`` say holds for all of them; what they leave out is as it was.
 
     Raises:
         ServerError: as ``start``, or when ``run_dir`` remembers none.
@@ -246,11 +253,21 @@ def restart(run_dir: Path, ports: dict[str, int] | None = None, seconds: float =
         killed = Server.read(run_dir)
         if killed is None:
             raise ServerError(f"{run_dir} remembers no server: ./iclassifier serve start NAME")
-        for each in killed.served:
-            Archive.read(run_dir / STORE / each.file)
+        store = run_dir / STORE
+        archives = [(Archive.read(store / each.file), each) for each in killed.served]
         _clear(run_dir, keep=[each.file for each in killed.served])
-        options = Options(token_minutes=killed.minutes)
-        return _start(run_dir, killed.served, chosen, seconds, options)
+        served = [
+            archive.admit(
+                store,
+                version=each.version,
+                workers=options.workers or each.workers,
+                threads=options.threads or each.threads,
+                default=each.default,
+            )
+            for archive, each in archives
+        ]
+        options = replace(options, token_minutes=options.token_minutes or killed.minutes)
+        return _start(run_dir, served, chosen, seconds, options)
 
 
 def _start(
