@@ -169,6 +169,7 @@ class BaseHandler:
     def _explain(self, text: str | RequestError, target: str | None, deadline: float) -> Answer:
         if isinstance(text, RequestError):
             return Failure.of(text)
+        began = time.perf_counter()
         try:
             return self._explainer.explain(text, target, deadline=deadline)
         except RequestError as error:
@@ -178,6 +179,8 @@ class BaseHandler:
         except Exception:  # noqa: BLE001 - one bad text must not harm its mates
             self._log_error()
             return _BROKEN
+        finally:
+            self.ledger.explained(time.perf_counter() - began)
 
     @functools.cached_property
     def _explainer(self) -> Explainer:
