@@ -56,7 +56,7 @@ class Ledger:
         self._sentences += len(answers)
         self._batches[requests] = self._batches.get(requests, 0) + 1
         for each in answers:
-            if type(each) is Prediction:
+            if isinstance(each, Prediction):
                 continue
             self._sentences -= 1
             if type(each) is Failure:
