@@ -92,7 +92,11 @@ def test_a_form_may_hold_them_too(worker: BaseHandler, wrap: type) -> None:
 
 def test_a_form_may_hold_them_beside_a_json_field() -> None:
     made = handler(Fragile())
-    fields = {"data": b'{"instances": ["great", "dull"]}', "top_k": b"1", "threshold": b"1"}
+    fields: dict[str, object] = {
+        "data": b'{"instances": ["great", "dull"]}',
+        "top_k": b"1",
+        "threshold": b"1",
+    }
     (raw,) = made.handle([fields], Context([{}]))
     answers = json.loads(raw)["predictions"]
     assert [answer["scores"] for answer in answers] == [{"great": 1.0}, {"dull": 1.0}]
@@ -101,7 +105,7 @@ def test_a_form_may_hold_them_beside_a_json_field() -> None:
             data = json.dumps(body).encode()
             (raw,) = made.handle([{"data": data, name: b"wrong"}], Context([{}]))
             assert json.loads(raw)["code"] == 400
-    twice = {"data": b'{"text": "a", "top_k": 1}', "top_k": b"2"}
+    twice: dict[str, object] = {"data": b'{"text": "a", "top_k": 1}', "top_k": b"2"}
     (raw,) = made.handle([twice], Context([{}]))
     assert json.loads(raw)["message"] == "top_k stands both in the JSON and beside it"
 
