@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from handlers.body import MAX_BODY
+from handlers.headers import WORKER, headers_of
 from handlers.ledger import Ledger
 from handlers.openinference import Model
 from handlers.protocol import MAX_INSTANCES, Answer, Failure, Request, encode, parse, reply
@@ -30,8 +31,6 @@ _BROKEN = Failure(HTTPStatus.INTERNAL_SERVER_ERROR, "the model failed on this te
 _LATE = Failure(
     HTTPStatus.SERVICE_UNAVAILABLE, "not answered in time: send fewer sentences at once"
 )
-# A request with this header learns the pid of its worker, which is how a server is drained.
-WORKER = "x-worker"
 # Sentences between two looks at the clock.
 _CHUNK = 32
 
@@ -79,7 +78,7 @@ class BaseHandler:
 
     def handle(self, data: list[dict[str, object]], context: Any) -> list[bytes]:  # noqa: ANN401
         """Answer a batch; a bad request gets its own status, its mates their answers."""
-        headers = [_headers(context, i) for i in range(len(data))]
+        headers = [headers_of(context, i) for i in range(len(data))]
         requests = [self._parse(*each) for each in zip(data, headers, strict=True)]
         deadline = time.monotonic() + self.seconds
         texts = [text for request in requests if not request.explain for text in request.texts]
@@ -170,6 +169,7 @@ class BaseHandler:
     def _explain(self, text: str | RequestError, target: str | None, deadline: float) -> Answer:
         if isinstance(text, RequestError):
             return Failure.of(text)
+        began = time.perf_counter()
         try:
             return self._explainer.explain(text, target, deadline=deadline)
         except RequestError as error:
@@ -179,6 +179,8 @@ class BaseHandler:
         except Exception:  # noqa: BLE001 - one bad text must not harm its mates
             self._log_error()
             return _BROKEN
+        finally:
+            self.ledger.explained(time.perf_counter() - began)
 
     @functools.cached_property
     def _explainer(self) -> Explainer:
@@ -195,9 +197,3 @@ class BaseHandler:
         kind, _, trace = sys.exc_info()
         frames = " <- ".join(f"{f.name}:{f.lineno}" for f in reversed(traceback.extract_tb(trace)))
         logger.error("%s in %s", kind.__name__ if kind else "error", frames)
-
-
-def _headers(context: Any, i: int) -> dict[str, str]:  # noqa: ANN401
-    """Return the request's headers by name in lower case; they arrive in any case."""
-    found = context.get_all_request_header(i)
-    return {name.lower(): value for name, value in found.items() if isinstance(value, str)}

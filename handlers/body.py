@@ -41,10 +41,12 @@ def read(fields: Mapping[str, object], headers: Mapping[str, str]) -> dict[str, 
         unnamed = not kind.startswith("text/") and name != "text" and body.lstrip().startswith("{")
         if kind == "application/json" or unnamed:
             body = _json(body)
-    if isinstance(body, dict):
-        return body
-    found = {"text": body} | {key: _number(fields[key]) for key in _NUMBERS if key in fields}
-    return found | ({"target": _text(fields["target"])} if "target" in fields else {})
+    found = body if isinstance(body, dict) else {"text": body}
+    more = {key: _number(fields[key]) for key in _NUMBERS if key in fields}
+    more |= {"target": _text(fields["target"])} if "target" in fields else {}
+    if twice := [key for key in more if key in found]:
+        raise RequestError(f"{twice[0]} stands both in the JSON and beside it")
+    return found | more
 
 
 def _number(value: object) -> object:

@@ -11,11 +11,16 @@ from collections import Counter
 from typing import Any
 
 from handlers.protocol import Answer, Failure
+from model_src.decode import Prediction
 
 SECONDS = 1.0
 REQUESTS, SENTENCES, ERRORS, TOKENS, BATCHES, MICROSECONDS = (
     f"iclassifier_{name}_total"
     for name in ("requests", "sentences", "errors", "tokens", "batches", "model_microseconds")
+)
+# Apart from sentences, so that time and tokens a sentence stay those of predictions.
+EXPLANATIONS, EXPLAINING = (
+    f"iclassifier_{name}_total" for name in ("explanations", "explanation_microseconds")
 )
 # TorchServe's metrics write through this logger; the handler has silenced it with all others.
 _logger = logging.getLogger("ts.metrics.caching_metric")
@@ -36,6 +41,7 @@ class Ledger:
         self._model = [model.get("modelName", ""), model.get("modelVersion", "")]
         # Totals that only the worker's thread changes, so that nothing needs a lock.
         self._requests = self._sentences = self._microseconds = 0
+        self._explanations = self._explaining = 0
         self._tokens = self._warm_up = tokens
         self._batches = dict[int, int]()
         self._errors = dict[str, int]()
@@ -50,15 +56,23 @@ class Ledger:
         self._sentences += len(answers)
         self._batches[requests] = self._batches.get(requests, 0) + 1
         for each in answers:
+            if isinstance(each, Prediction):
+                continue
+            self._sentences -= 1
             if type(each) is Failure:
                 kind = each.status.name.lower()
                 self._errors[kind] = self._errors.get(kind, 0) + 1
-                self._sentences -= 1
+            else:
+                self._explanations += 1
 
     def ran(self, tokens: int, seconds: float) -> None:
         """Count the model's time, and what it has read: ``tokens`` since it was loaded."""
         self._tokens = tokens
         self._microseconds += round(seconds * 1e6)
+
+    def explained(self, seconds: float) -> None:
+        """Count the time that one explanation took."""
+        self._explaining += round(seconds * 1e6)
 
     def report(self) -> None:
         """Hand over what was counted since the last time."""
@@ -66,6 +80,7 @@ class Ledger:
         totals[REQUESTS,], totals[SENTENCES,] = self._requests, self._sentences
         totals[TOKENS,] = self._tokens - self._warm_up
         totals[MICROSECONDS,] = self._microseconds
+        totals[EXPLANATIONS,], totals[EXPLAINING,] = self._explanations, self._explaining
         for requests, count in self._batches.copy().items():
             size = 1 << (requests - 1).bit_length()  # 1, 2, 4, 8: as few series as possible
             totals[BATCHES, str(size)] += count

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 from model_src.decode import ALL, Choice, Prediction, joined
 from model_src.errors import RequestError
-from model_src.tokenizer import text_problem
+from model_src.text import text_problem
 
 _OUTPUTS = ("label", "scores")
 _LONGEST_ID = 256

@@ -19,7 +19,7 @@ from handlers.openinference import Model, Tensors
 from model_src.decode import ALL, Choice, Prediction
 from model_src.errors import RequestError
 from model_src.explain import Explanation
-from model_src.tokenizer import text_problem
+from model_src.text import text_problem
 
 # Enough for one batch to pay, few enough for eight such requests to end within a time-out.
 MAX_INSTANCES = 128

@@ -18,13 +18,14 @@ rewritten at any time, so the manifest does not cover it.
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from model_src.classifier import family_of
 from model_src.config import Config
 from model_src.errors import BundleError
 from model_src.files import atomic_write, read_json, sha256, sweep
-from model_src.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from model_src.tokenizer import Tokenizer
 
 VERSION = 1
 MANIFEST, METRICS, WEIGHTS, EXPORT = (
@@ -47,7 +48,7 @@ class Bundle:
     config: Config
     labels: list[str]
     shape: dict[str, Any]
-    tokenizer: Tokenizer
+    tokenizer: "Tokenizer"
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -58,6 +59,8 @@ class Bundle:
 
         """
         kind = check(folder)["kind"]
+        from model_src.classifier import family_of  # torch, which no refusal has to wait for
+
         config = Config.load(folder / "config.json")
         return cls(
             folder,
@@ -112,6 +115,28 @@ def check(folder: Path) -> dict[str, Any]:
         BundleError: when a file is missing, damaged or from another version.
 
     """
+    manifest = manifest_of(folder)
+    for name, entry in manifest["files"].items():
+        path, size = folder / name, entry["size"]
+        if Path(name).name != name or not path.is_file():
+            raise BundleError(f"{folder} lacks its file {name}: make the directory again")
+        if path.stat().st_size != size:
+            raise BundleError(
+                f"{path} has {path.stat().st_size} bytes instead of {size}: it is truncated or "
+                "changed; make the directory again"
+            )
+        if sha256(path) != entry["sha256"]:
+            raise BundleError(f"{path} is damaged (wrong checksum): make the directory again")
+    return manifest
+
+
+def manifest_of(folder: Path) -> dict[str, Any]:
+    """Return the manifest of ``folder``; that takes no time, for nothing else is read.
+
+    Raises:
+        BundleError: when there is none, or it is damaged or from another version.
+
+    """
     sweep(folder.resolve())  # a writer killed between its last two steps left the old one aside
     if not folder.is_dir():
         raise BundleError(f"there is no model or export directory {folder}")
@@ -131,15 +156,4 @@ def check(folder: Path) -> dict[str, Any]:
         complete = False
     if not complete:
         raise BundleError(f"{folder / MANIFEST} is damaged: make the directory again")
-    for name, (size, digest) in expected.items():
-        path = folder / name
-        if Path(name).name != name or not path.is_file():
-            raise BundleError(f"{folder} lacks its file {name}: make the directory again")
-        if path.stat().st_size != size:
-            raise BundleError(
-                f"{path} has {path.stat().st_size} bytes instead of {size}: it is truncated or "
-                "changed; make the directory again"
-            )
-        if sha256(path) != digest:
-            raise BundleError(f"{path} is damaged (wrong checksum): make the directory again")
     return manifest

@@ -5,11 +5,12 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any, Self
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Self
 
 from model_src.errors import BundleError, RequestError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # A label of a multi-label model is given from this probability on.
 THRESHOLD = 0.5
@@ -117,7 +118,7 @@ def label_of(answer: dict[str, Any]) -> str:
     return answer["label"] or "" if "label" in answer else joined(answer["labels"])
 
 
-def decode(logits: Tensor, labels: list[str], *, multi_label: bool = False) -> list[Prediction]:
+def decode(logits: "Tensor", labels: list[str], *, multi_label: bool = False) -> list[Prediction]:
     """Turn logits ``[batch, labels]`` into one prediction a row; equal scores keep label order.
 
     Raises:

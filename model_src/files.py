@@ -56,15 +56,22 @@ def refuse_foreign(path: Path, own: tuple[str, ...]) -> None:
             )
 
 
-def atomic_write(path: Path, content: str | bytes) -> None:
-    """Write ``content`` to ``path`` through a scratch file beside it."""
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield the name of a scratch file beside ``path`` that replaces ``path`` on success."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
-        scratch.write_bytes(content.encode() if isinstance(content, str) else content)
+        yield scratch
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
+
+
+def atomic_write(path: Path, content: str | bytes) -> None:
+    """Write ``content`` to ``path`` through a scratch file beside it."""
+    with atomic_file(path) as scratch:
+        scratch.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def sha256(path: Path) -> str:

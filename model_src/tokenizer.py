@@ -189,17 +189,6 @@ def _pad_id(fast: Fast) -> int:
     return next((i for i in named if i is not None), 0)
 
 
-def text_problem(text: str) -> str | None:
-    """Say what makes ``text`` impossible to classify, or None."""
-    if not text.strip():
-        return "the text is empty"
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return "the text holds half of a surrogate pair"
-    return None
-
-
 def pad_batch(rows: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
     """Pad to the longest row: ids ``[batch, seq]`` int64 and mask ``[batch, seq]`` bool."""
     sizes = [len(row) for row in rows]

@@ -2,15 +2,16 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
+from model_src.bundle import manifest_of
 from model_src.files import atomic_write
-from model_src.predictor import Predictor
 from scripts.options import Parser, count, front, say, shown
 from train import data
-from train.evaluate import Report, evaluate
-from train.task import settle
+
+if TYPE_CHECKING:
+    from model_src.predictor import Predictor
+    from train.evaluate import Report
 
 EXAMPLE = """./iclassifier evaluate --model_path models/movie_reviews-glove-cnn \\
       --data_dir data/movie_reviews"""
@@ -31,9 +32,15 @@ def add_options(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Evaluate and write ``metrics.json`` and the predictions beside the model."""
+    manifest_of(args.model_path)
+    loaded = data.load(args.data_dir, skip_bad=args.skip_bad)
+    # Seconds that a refusal need not wait for.
+    import torch
+
+    from model_src.predictor import Predictor
+
     torch.set_num_threads(args.num_threads)
     predictor = Predictor.load(args.model_path)
-    loaded = data.load(args.data_dir, skip_bad=args.skip_bad)
     report = measure(predictor, loaded, args.split, args.batch_size, args.num_examples)
     show(report)
     folder = shown(args.model_path)
@@ -47,13 +54,16 @@ def run(args: argparse.Namespace) -> None:
 
 
 def measure(
-    predictor: Predictor,
+    predictor: "Predictor",
     loaded: data.Data,
     split: str,
     batch_size: int = 1,
     num_examples: int | None = None,
-) -> Report:
+) -> "Report":
     """Evaluate and keep the report and the predictions in the bundle's folder."""
+    from train.evaluate import evaluate
+    from train.task import settle
+
     settle(predictor.bundle.config, loaded)
     data.refuse_unknown_labels(loaded, predictor.bundle.labels)
     examples = getattr(loaded, split)[:num_examples]
@@ -68,7 +78,7 @@ def measure(
     return report
 
 
-def show(report: Report) -> None:
+def show(report: "Report") -> None:
     """Print the measures as the original did, with F1, AUROC and fractions of milliseconds."""
     say(f"[Accuracy] : {report.accuracy:.4f}, {report.correct:>5}/{report.sentences:>5}")
     say(f"[Macro F1] : {report.macro_f1:.4f}")
@@ -78,7 +88,7 @@ def show(report: Report) -> None:
     say(f"[Elapsed Time] : {total:.0f}ms, {report.ms_mean:.3f}ms on average")
 
 
-def _show_multi_label(report: Report) -> None:
+def _show_multi_label(report: "Report") -> None:
     say(f"[Micro F1] : {report.micro_f1:.4f}")
     if report.mean_auroc is not None:
         say(f"[Mean AUROC] : {report.mean_auroc:.4f}")

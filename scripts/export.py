@@ -2,21 +2,17 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from model_src.backends import FORMATS
-from model_src.bundle import EXPORT, Bundle
+from model_src.bundle import EXPORT, Bundle, manifest_of
 from model_src.errors import BundleError, ConfigError, nearest
 from model_src.files import read_json
 from scripts.options import ROOT, Parser, count, front, say, shown
-from serving.choose import AIMS, choose
-from serving.export import Candidate, export
-from serving.measure import LENGTHS, loss, slower
 from serving.sentences import bundled
 from train import data
-from train.task import settle
+
+if TYPE_CHECKING:
+    from serving.export import Candidate
 
 EXAMPLE = """./iclassifier export --model_path models/movie_reviews-glove-cnn \\
       --data_dir data/movie_reviews --format torchscript"""
@@ -25,15 +21,9 @@ AUTO = "auto"
 
 def add_options(parser: Parser) -> None:
     """Declare the options."""
-    formats = "; ".join(f"{name}: {entry.summary}" for name, entry in FORMATS.items())
-    aims = "; ".join(f"{name}: {aim.summary}" for name, aim in AIMS.items())
     parser.add_argument("--model_path", type=Path, required=True, help="model directory")
-    parser.add_argument(
-        "--format",
-        default="torchscript",
-        help=f"{formats}; {AUTO}: try them all, keep the best (default torchscript)",
-    )
-    parser.add_argument("--for", dest="aim", help=f"what {AUTO} chooses for (latency). {aims}")
+    parser.add_argument("--format", default="torchscript", late_help=_formats)
+    parser.add_argument("--for", dest="aim", late_help=_aims)
     parser.add_argument(
         "--enable_dqm",
         action="store_const",
@@ -56,6 +46,15 @@ def add_options(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Export and print what the comparison with the original measured."""
+    manifest_of(args.model_path)
+    loaded = data.load(args.data_dir, skip_bad=args.skip_bad) if args.data_dir else None
+    # Seconds that a refusal need not wait for.
+    import torch
+
+    from model_src.backends import FORMATS
+    from serving.choose import AIMS, choose
+    from serving.export import export
+
     if args.format not in (AUTO, *FORMATS):
         raise ConfigError(f"unknown format {args.format!r}{nearest(args.format, [AUTO, *FORMATS])}")
     if args.aim and args.format != AUTO:
@@ -64,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
     if aim not in AIMS:
         raise ConfigError(f"unknown aim --for {aim}{nearest(aim, AIMS)}")
     torch.set_num_threads(args.num_threads)
-    texts, gold = _sample(args)
+    texts, gold = _sample(args.model_path, loaded)
     save_path = (
         args.save_path or ROOT / "exports" / f"{args.model_path.resolve().name}-{args.format}"
     )
@@ -79,6 +78,8 @@ def run(args: argparse.Namespace) -> None:
 
 def show(bundle: Bundle) -> None:
     """Print the one line of what was measured."""
+    from serving.measure import loss, slower
+
     record = read_json(bundle.folder / EXPORT, BundleError)
     m = bundle.metrics["export"]
     short, ms = next(iter(m["latency_ms"].items()))
@@ -100,12 +101,27 @@ def show(bundle: Bundle) -> None:
     say(f"{record['format']}: {', '.join(parts)}")
 
 
-def _sample(args: argparse.Namespace) -> tuple[list[str], list[str] | None]:
+def _formats() -> str:
+    from model_src.backends import FORMATS
+
+    formats = "; ".join(f"{name}: {entry.summary}" for name, entry in FORMATS.items())
+    return f"{formats}; {AUTO}: try them all, keep the best (default torchscript)"
+
+
+def _aims() -> str:
+    from serving.choose import AIMS
+
+    aims = "; ".join(f"{name}: {aim.summary}" for name, aim in AIMS.items())
+    return f"what {AUTO} chooses for (latency). {aims}"
+
+
+def _sample(model_dir: Path, loaded: data.Data | None) -> tuple[list[str], list[str] | None]:
     """Return the sentences to compare on and, where there are any, their labels."""
-    if not args.data_dir:
+    if not loaded:
         return bundled(), None
-    bundle = Bundle.read(args.model_path)
-    loaded = data.load(args.data_dir, skip_bad=args.skip_bad)
+    from train.task import settle
+
+    bundle = Bundle.read(model_dir)
     settle(bundle.config, loaded)
     data.refuse_unknown_labels(loaded, bundle.labels)
     return [each.text for each in loaded.valid], [each.label for each in loaded.valid]
@@ -115,28 +131,31 @@ def _ms(ms: float) -> str:
     return f"{ms:.2f}" if ms < 1 else f"{ms:.1f}"
 
 
-def _table(tried: list[Candidate]) -> None:
+def _table(tried: list["Candidate"]) -> None:
     """Print eager, the kept format and the others: what each measured and why it is not kept."""
+    from serving.measure import slower
+
     kept = tried[0].measured
     lengths = (f"ms at {length}" for length in kept["latency_ms"])
     heads = (*lengths, "sentences/s", "labels", "max |Δp|", "MB")
     say(f"{'format':<12} " + " ".join(f"{head:>11}" for head in heads))
-    say(_row("eager", kept["eager"], "the model as trained"))
+    dashes = ["-"] * len(kept["latency_ms"])
+    say(_row("eager", kept["eager"], "the model as trained", dashes))
     for i, each in enumerate(tried):
         verdict = each.problem or ("passes" if i else "kept")
         if each.measured and (where := slower(each.measured)):
             verdict += f", slower than eager {' and '.join(where)}"
-        say(_row(each.name, each.measured, verdict))
+        say(_row(each.name, each.measured, verdict, dashes))
 
 
-def _row(name: str, m: dict[str, Any], verdict: str) -> str:
-    """Return one line of the table; what was not measured is a dash."""
+def _row(name: str, m: dict[str, Any], verdict: str, dashes: list[str]) -> str:
+    """Return one line of the table; what was not measured is a dash, ``dashes`` for latencies."""
     ways = {
         "sentences_per_second": "{:.0f}",
         "agreement": "{:.2%}",
         "max_dp": "{:.1e}",
         "size_mb": "{:.1f}",
     }
-    cells = [_ms(ms) for ms in m["latency_ms"].values()] if m else ["-"] * len(LENGTHS)
+    cells = [_ms(ms) for ms in m["latency_ms"].values()] if m else dashes
     cells += [way.format(m[key]) if key in m else "-" for key, way in ways.items()]
     return f"{name:<12} " + " ".join(f"{cell:>11}" for cell in cells) + f"  {verdict}"

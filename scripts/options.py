@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,6 +23,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, verb: str, summary: str, example: str) -> None:
         """Show ``example`` below the options."""
         self.known: list[str] = []
+        self._late: dict[argparse.Action, Callable[[], str]] = {}
         super().__init__(
             prog=f"./iclassifier {verb}",
             description=summary[0].upper() + summary[1:] + ".",
@@ -30,10 +32,24 @@ class Parser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
 
-    def add_argument(self, *names: Any, **settings: Any) -> argparse.Action:  # noqa: ANN401
-        """Remember the option's names for ``parse``."""
+    def add_argument(
+        self,
+        *names: Any,  # noqa: ANN401 - argparse's own
+        late_help: Callable[[], str] | None = None,
+        **settings: Any,  # noqa: ANN401
+    ) -> argparse.Action:
+        """Remember its names for ``parse``; ``late_help`` is called for ``--help`` alone."""
         self.known += [name for name in names if name.startswith("--")]
-        return super().add_argument(*names, **settings)
+        action = super().add_argument(*names, **settings)
+        if late_help:
+            self._late[action] = late_help
+        return action
+
+    def format_help(self) -> str:
+        """Return the help, with what takes seconds to import."""
+        for action, late_help in self._late.items():
+            action.help = late_help()
+        return super().format_help()
 
     def add_config(self) -> None:
         """Add one option for each key of a config; they override the file."""

@@ -8,13 +8,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from model_src.bundle import manifest_of
 from model_src.decode import Choice, label_of
 from model_src.errors import ConfigError, DataError, ServerError
-from model_src.explain import Explainer
-from model_src.predictor import Predictor
-from model_src.tokenizer import text_problem
+from model_src.text import text_problem
 from scripts.options import Parser, count, say, share
 from scripts.serve import RUN_DIR
 from serving.client import Client
@@ -59,7 +56,6 @@ def run(args: argparse.Namespace) -> None:
         raise ConfigError("--explain takes no --top_k and no --threshold")
     if args.target and not args.explain:
         raise ConfigError("--target is for --explain")
-    torch.set_num_threads(args.num_threads)
     # Sentence by sentence where someone may be typing them.
     size = _CHUNK if args.input else 1
     answers = _served(args, size) if args.url else _offline(args, size)
@@ -86,6 +82,14 @@ def _served(args: argparse.Namespace, size: int) -> _Answers:
 
 
 def _offline(args: argparse.Namespace, size: int) -> _Answers:
+    manifest_of(args.model_path)
+    # Seconds that a refusal need not wait for, and a served answer never.
+    import torch
+
+    from model_src.explain import Explainer
+    from model_src.predictor import Predictor
+
+    torch.set_num_threads(args.num_threads)
     if args.explain:
         explainer = Explainer.load(args.model_path)
         return lambda texts: (explainer.explain(text, args.target).as_dict() for text in texts)

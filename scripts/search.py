@@ -3,13 +3,9 @@
 import argparse
 from pathlib import Path
 
-import torch
-
-from model_src.classifier import family_of
 from model_src.config import Config
 from scripts.options import ROOT, Parser, config_path, count, front, overrides, say, shown
-from train import data, precision
-from train.search import SPACES, search
+from train import data
 
 EXAMPLE = """./iclassifier search --config glove-cnn --data_dir data/movie_reviews \\
       --trials 20 --space lr=3e-4..3e-3 --space batch_size=32,64"""
@@ -37,8 +33,15 @@ def run(args: argparse.Namespace) -> None:
     """Search, going on from the trials of an equal search."""
     path = config_path(args.config)
     config = Config.load(path, overrides(args))
-    space = args.space or SPACES[family_of(config).handler]
     loaded = data.load(args.data_dir, skip_bad=args.skip_bad)
+    # Seconds that a refusal need not wait for.
+    import torch
+
+    from model_src.classifier import family_of
+    from train import precision
+    from train.search import SPACES, search
+
+    space = args.space or SPACES[family_of(config).handler]
     if args.num_threads:
         torch.set_num_threads(args.num_threads)
     name = f"{args.data_dir.resolve().name}-{path.stem.removeprefix('config-')}-search"

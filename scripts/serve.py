@@ -3,10 +3,11 @@
 import argparse
 from pathlib import Path
 
-from model_src.errors import ServerError
+from model_src.errors import ConfigError, ServerError, nearest
 from scripts.options import ROOT, Parser, count, front, port, say, shown
-from serving import deploy, server, store
+from serving import deploy, server, store, tune
 from serving.server import Options, Server
+from serving.trials import AIMS
 
 EXAMPLE = "./iclassifier serve start movie_reviews-glove-cnn-torchscript"
 RUN_DIR = ROOT / ".serve" / "default"
@@ -20,7 +21,7 @@ def add_options(parser: Parser) -> None:
         "models",
         nargs="*",
         help="start: archives (default: what a killed server had, else all in the store); "
-        "deploy: one archive; default, remove: a name and a version",
+        "deploy, tune: one archive; default, remove: a name and a version",
     )
     parser.add_argument(
         "--model_store", type=Path, default=ROOT / "model_store", help="the folder of archives"
@@ -29,13 +30,25 @@ def add_options(parser: Parser) -> None:
         "--run_dir", type=Path, default=RUN_DIR, help="state, keys, archives in use, logs"
     )
     parser.add_argument(
-        "--seconds", type=float, default=120, help="time to get READY or to drain (default 120)"
+        "--seconds",
+        type=float,
+        default=120,
+        help="time to get READY, to drain, or to tune (default 120)",
     )
-    parser.add_argument("--workers", type=count, default=0, help="workers a model (else its own)")
+    parser.add_argument(
+        "--workers", type=count, default=0, help="workers a model (else its own); tune: at most"
+    )
     parser.add_argument("--threads", type=count, default=0, help="threads a worker (else its own)")
     parser.add_argument("--version", default="", help="deploy: name of the version")
     parser.add_argument(
         "--keep", action="store_true", help="deploy: do not remove the version before"
+    )
+    aims = "; ".join(f"{name}: {aim.rule}" for name, aim in AIMS.items())
+    parser.add_argument("--for", dest="aim", help=f"what tune chooses for (latency). {aims}")
+    parser.add_argument(
+        "--server_wide",
+        action="store_true",
+        help="tune: change config.properties too, where that gains something",
     )
     for name, default in _PORTS.items():
         parser.add_argument(
@@ -66,13 +79,17 @@ def how_to_call(found: Server) -> str:
 def _start(args: argparse.Namespace) -> None:
     given = {name: getattr(args, f"{name}_port") for name in _PORTS}
     ports = {name: number for name, number in given.items() if number}
-    killed = Server.read(args.run_dir)
-    if not args.models and killed and not Server.find(args.run_dir):
+    killed, live = Server.read(args.run_dir), Server.find(args.run_dir)
+    if live and not live.kept:
+        deploy.keep(args.run_dir)
+        say(f"The tokens of {shown(args.run_dir)} are renewed again; all else ran on.")
+        return
+    options = Options(args.workers, args.threads)
+    if not args.models and killed and not live:
         say(f"Going on with what the killed server of {shown(args.run_dir)} had.")
-        started = server.restart(args.run_dir, ports, args.seconds)
+        started = server.restart(args.run_dir, ports, args.seconds, options)
     else:
         models = args.models or sorted(path.stem for path in args.model_store.glob("*.mar"))
-        options = Options(args.workers, args.threads)
         started = server.start(args.model_store, models, args.run_dir, ports, args.seconds, options)
     for model in started.models:
         say(f"{model}: READY at {started.url(model)}")
@@ -136,6 +153,9 @@ def _status(args: argparse.Namespace) -> int:
                 f"{model} {each['modelVersion']}{place}: {ready} of {each['minWorkers']} workers "
                 f"READY, {queue} queued, {found.url(model)}"
             )
+    if not found.kept:
+        good = False
+        say(f"the process that renews tokens has ended; {front()} serve start starts it again")
     say(how_to_call(found))
     return 0 if good else 1
 
@@ -148,9 +168,47 @@ def _stop(args: argparse.Namespace) -> None:
     say(f"stopped the server of {shown(args.run_dir)}. Next: {front()} serve start")
 
 
+def _tune(args: argparse.Namespace) -> None:
+    """Measure; only then write the evidence beside the archive and what is best into it."""
+    name = args.aim or "latency"
+    if name not in AIMS:
+        raise ConfigError(f"unknown aim --for {name}{nearest(name, AIMS)}")
+    mar, aim = store.find(args.model_store, args.models[0]), AIMS[name]
+    live = Server.find(args.run_dir)
+    if live:
+        say(f"The server of {shown(args.run_dir)} runs too: the less it does, the truer the times.")
+    found = tune.tune(mar, aim, workers=args.workers, seconds=args.seconds)
+    from benchmarks import tuned  # it names the version of torch, which takes seconds to import
+
+    command = f"{front()} serve tune {shown(mar)} --for {name} --seconds {args.seconds:g}"
+    command += f" --workers {args.workers}" if args.workers else ""
+    evidence = tuned.write(found, aim, command)
+    found.save()
+    for line in (*tuned.table(found), *tuned.conclusion(found, aim)):
+        say(line)
+    _tell_server_wide(found.properties, write=args.server_wide)
+    again = f"deploy {mar.stem} --workers {found.setting.workers} --threads {found.setting.threads}"
+    served = live and found.archive.name in live.models
+    say(
+        f"{shown(mar)} says so now, {shown(evidence)} has what was measured. "
+        f"Next: {front()} serve {again if served else f'start {mar.stem}'}"
+    )
+
+
+def _tell_server_wide(properties: dict[str, str], *, write: bool) -> None:
+    """Change what holds for every server only when told to, and say so."""
+    said = " ".join(f"{name}={value}" for name, value in properties.items())
+    if said and write:
+        tune.write_properties(properties)
+        say(f"config.properties, which holds for every server, has {said} now")
+    elif said:
+        say(f"{said} in config.properties would be faster; --server_wide writes that too")
+
+
 _ACTIONS = {
     "start": _start,
     "deploy": _deploy,
+    "tune": _tune,
     "default": _default,
     "remove": _remove,
     "rotate": _rotate,
@@ -158,4 +216,4 @@ _ACTIONS = {
     "stop": _stop,
 }
 # How many names an action takes; start takes any number.
-_NAMES = {"deploy": 1, "default": 2, "remove": 2, "rotate": 0, "status": 0, "stop": 0}
+_NAMES = {"deploy": 1, "tune": 1, "default": 2, "remove": 2, "rotate": 0, "status": 0, "stop": 0}

@@ -4,11 +4,9 @@ import argparse
 from operator import itemgetter
 from pathlib import Path
 
-import torch
-
 from model_src.config import Config
 from scripts.options import ROOT, Parser, config_path, count, front, overrides, say, shown
-from train import data, loop, parallel, precision
+from train import data
 
 EXAMPLE = "./iclassifier train --config glove-cnn --data_dir data/movie_reviews --epoch 4"
 
@@ -33,6 +31,11 @@ def run(args: argparse.Namespace) -> None:
     loaded = data.load(args.data_dir, skip_bad=args.skip_bad)
     for reason, lines in loaded.dropped.items():
         say(f"dropped {lines}: {reason}")
+    # Seconds that a refusal need not wait for.
+    import torch
+
+    from train import loop, parallel, precision
+
     if args.num_threads:
         torch.set_num_threads(args.num_threads)
     name = f"{args.data_dir.resolve().name}-{path.stem.removeprefix('config-')}"

@@ -8,12 +8,12 @@ from typing import Any
 
 import requests
 
+from handlers.headers import WORKER
 from model_src.errors import ServerError
 from model_src.files import read_json
 from serving.client import read_key
 from serving.store import Served
 
-WORKER = "x-worker"  # a request with this header learns the pid of the worker that answers it
 # A key may be replaced between reading and sending it, and TorchServe's file is half written then.
 _TRIES, _PAUSE = 5, 0.05
 # Seconds in which a worker that died is up again.

@@ -24,14 +24,13 @@ from model_src.embeddings import EMBEDDINGS
 from model_src.errors import BundleError
 from model_src.files import atomic_write, read_json
 from serving import golden
-from serving.store import NAME
+from serving.store import EPOCH, NAME
 
 ROOT = Path(__file__).resolve().parent.parent
 # How far the words of an explanation may miss the difference of the logits, a share of it.
 GAP = 0.05
 _SHIPPED = ("model_src", "handlers")
 FIRST = "1.0"
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip can hold
 
 # What TorchServe reads from the archive. A batch delay of 0 acts as 100 ms, so 1 is the least;
 # one thread a worker, because a second one gives a short sentence nothing.
@@ -211,6 +210,6 @@ def _zip(tree: Path, target: Path) -> None:
     """Store the files in order of name with a fixed time: weights hardly compress anyway."""
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as packed:
         for path in sorted(path for path in tree.rglob("*") if path.is_file()):
-            entry = zipfile.ZipInfo(str(path.relative_to(tree)), _EPOCH)
+            entry = zipfile.ZipInfo(str(path.relative_to(tree)), EPOCH)
             entry.external_attr = 0o644 << 16
             packed.writestr(entry, path.read_bytes())

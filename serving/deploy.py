@@ -8,7 +8,7 @@ from model_src.errors import ServerError, nearest
 from serving import golden, launch
 from serving.admin import SETTLE, Admin
 from serving.launch import STORE
-from serving.server import Server, locked
+from serving.server import Server, locked, start_keeper
 from serving.store import NAME, Archive, Served, free_version
 
 # Rounds of golden sentences: some to warm up, and enough that no worker is missed.
@@ -97,6 +97,13 @@ def rotate(run_dir: Path) -> Server:
         server = running(run_dir)
         server.rotate()
         return server
+
+
+def keep(run_dir: Path) -> Server:
+    """Start the process that renews the tokens again, if it has ended; return the server."""
+    with locked(run_dir):
+        server = running(run_dir)
+        return server if server.kept else start_keeper(server)
 
 
 def stop(run_dir: Path, seconds: float) -> None:

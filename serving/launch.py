@@ -19,6 +19,7 @@ from serving.store import Served
 
 ROOT = Path(__file__).resolve().parent.parent
 STORE = "store"
+PROPERTIES = ROOT / "config.properties"
 # Java 25: allow what TorchServe's netty of 2020 does; one small heap and no collector threads.
 _JVM = (
     "--enable-native-access=ALL-UNNAMED",
@@ -32,15 +33,17 @@ _WORKERS, _SHOWN = "workers.log", 30
 _CRASHES = ("Backend worker process died", "Traceback (most recent call last)")
 
 
-def prepare(run_dir: Path, served: list[Served], ports: dict[str, int], minutes: float) -> None:
+def prepare(
+    run_dir: Path, served: list[Served], ports: dict[str, int], properties: dict[str, str]
+) -> None:
     """Empty what an earlier server left and write the effective config.properties.
 
-    Later lines win over those of the project; ``minutes`` is the life of a token, 0 the project's.
+    Later lines win over those of the project: ``properties`` are such lines.
     """
     for name in ("tmp", "logs"):
         shutil.rmtree(run_dir / name, ignore_errors=True)
         (run_dir / name).mkdir(parents=True)
-    lines = [(ROOT / "config.properties").read_text(encoding="utf-8")]
+    lines = [PROPERTIES.read_text(encoding="utf-8")]
     http = ("inference", "management", "metrics")
     lines += [f"{name}_address=http://127.0.0.1:{ports[name]}" for name in http]
     for name in ("grpc_inference", "grpc_management"):
@@ -50,8 +53,7 @@ def prepare(run_dir: Path, served: list[Served], ports: dict[str, int], minutes:
     # The first version of a name that is loaded is its default.
     order = sorted(served, key=lambda each: not each.default)
     lines.append("load_models=" + ",".join(f"{each.name}={each.file}" for each in order))
-    if minutes:
-        lines.append(f"token_expiration_min={minutes}")
+    lines += [f"{name}={value}" for name, value in properties.items()]
     (run_dir / "config.properties").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

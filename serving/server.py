@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -56,6 +56,11 @@ class Server:
         """Return the live server of ``run_dir``; a stale state file counts for nothing."""
         found = cls.read(run_dir)
         return found if found and birth(found.pid) == found.birth else None
+
+    @property
+    def kept(self) -> bool:
+        """Whether the process that renews its tokens is alive."""
+        return birth(self.keeper) == self.keeper_birth
 
     @property
     def models(self) -> list[str]:
@@ -173,6 +178,8 @@ class Options:
     workers: int = 0
     threads: int = 0
     token_minutes: float = 0
+    # lines of config.properties in the place of the project's, for as long as this server runs
+    properties: dict[str, str] = field(default_factory=dict)
 
 
 def start(
@@ -224,11 +231,18 @@ def start(
             )
             for i, each in enumerate(archives)
         ]
-        return _start(run_dir, served, chosen, seconds, options.token_minutes)
+        return _start(run_dir, served, chosen, seconds, options)
 
 
-def restart(run_dir: Path, ports: dict[str, int] | None = None, seconds: float = 120) -> Server:
+def restart(
+    run_dir: Path,
+    ports: dict[str, int] | None = None,
+    seconds: float = 120,
+    options: Options = Options(),
+) -> Server:
     """Start what a server of ``run_dir`` that was killed has served: models, versions, workers.
+
+    What ``options`` say holds for all of them; what they leave out is as it was.
 
     Raises:
         ServerError: as ``start``, or when ``run_dir`` remembers none.
@@ -239,27 +253,35 @@ def restart(run_dir: Path, ports: dict[str, int] | None = None, seconds: float =
         killed = Server.read(run_dir)
         if killed is None:
             raise ServerError(f"{run_dir} remembers no server: ./iclassifier serve start NAME")
-        for each in killed.served:
-            Archive.read(run_dir / STORE / each.file)
+        store = run_dir / STORE
+        archives = [(Archive.read(store / each.file), each) for each in killed.served]
         _clear(run_dir, keep=[each.file for each in killed.served])
-        return _start(run_dir, killed.served, chosen, seconds, killed.minutes)
+        served = [
+            archive.admit(
+                store,
+                version=each.version,
+                workers=options.workers or each.workers,
+                threads=options.threads or each.threads,
+                default=each.default,
+            )
+            for archive, each in archives
+        ]
+        options = replace(options, token_minutes=options.token_minutes or killed.minutes)
+        return _start(run_dir, served, chosen, seconds, options)
 
 
 def _start(
-    run_dir: Path, served: list[Served], ports: dict[str, int], seconds: float, minutes: float
+    run_dir: Path, served: list[Served], ports: dict[str, int], seconds: float, options: Options
 ) -> Server:
-    launch.prepare(run_dir, served, ports, minutes)
+    minutes = options.token_minutes
+    life = {"token_expiration_min": str(minutes)} if minutes else {}
+    launch.prepare(run_dir, served, ports, options.properties | life)
     started = None
     try:
         process = launch.launch(run_dir)
         _CHILDREN[process.pid] = process
         started = Server(run_dir, process.pid, birth(process.pid) or 0, ports, served, minutes)
-        started.remember()
-        keeper = launch.keep(run_dir)
-        _CHILDREN[keeper.pid] = keeper
-        born = birth(keeper.pid) or 0
-        started = replace(started, keeper=keeper.pid, keeper_birth=born)
-        started.remember()
+        started = start_keeper(started)
         launch.wait(run_dir, process.pid, served, started.ready_of, seconds)
         started.write_header()
     except BaseException:
@@ -267,6 +289,18 @@ def _start(
             started.end()
         raise
     return started
+
+
+def start_keeper(server: Server) -> Server:
+    """Start the process that renews the tokens of ``server``, and remember both."""
+    if ended := _CHILDREN.pop(server.keeper, None):
+        ended.wait()
+    server.remember()  # the process ends where it finds no server
+    process = launch.keep(server.run_dir)
+    _CHILDREN[process.pid] = process
+    kept = replace(server, keeper=process.pid, keeper_birth=birth(process.pid) or 0)
+    kept.remember()
+    return kept
 
 
 @contextlib.contextmanager

@@ -9,15 +9,17 @@ import re
 import shutil
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from model_src.errors import ServerError, nearest
+from model_src.files import atomic_file
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip can hold: equal input gives equal bytes
 _MANIFEST, _GOLDEN = "MAR-INF/MANIFEST.json", "model/export.json"
 # What reading a damaged or foreign file may raise: RuntimeError is an encrypted entry's.
 _DAMAGE = (
@@ -97,25 +99,31 @@ class Archive:
             "handler": handler | {"num_threads": threads},
         }
         served = Served(self.name, version, workers, threads, default)
-        store.mkdir(exist_ok=True)
-        with (
-            zipfile.ZipFile(self.path) as packed,
-            zipfile.ZipFile(store / served.file, "w", zipfile.ZIP_STORED) as out,
-        ):
-            manifest = json.loads(packed.read(_MANIFEST))
-            manifest["model"]["modelVersion"] = version
-            config = manifest["model"].setdefault("configFile", "model-config.yaml")
-            changed = {_MANIFEST: json.dumps(manifest), config: yaml.safe_dump(settings)}
-            for entry in packed.infolist():
-                if entry.filename not in changed:
-                    with (
-                        packed.open(entry) as source,
-                        out.open(entry.filename, "w", force_zip64=True) as target,
-                    ):
-                        shutil.copyfileobj(source, target)
-            for name, content in changed.items():
-                out.writestr(name, content)
+        replace(self, version=version, settings=settings).save(store / served.file)
         return served
+
+    def save(self, target: Path) -> None:
+        """Write a copy that says what this says: whole, or not at all; it may replace itself."""
+        with zipfile.ZipFile(self.path) as packed, atomic_file(target) as scratch:
+            manifest = json.loads(packed.read(_MANIFEST))
+            manifest["model"]["modelVersion"] = self.version
+            config = manifest["model"].setdefault("configFile", "model-config.yaml")
+            changed = {
+                _MANIFEST: json.dumps(manifest, indent=2, sort_keys=True) + "\n",
+                config: yaml.safe_dump(self.settings, sort_keys=False),
+            }
+            with zipfile.ZipFile(scratch, "w", zipfile.ZIP_STORED) as out:
+                for name in dict.fromkeys([*packed.namelist(), *changed]):
+                    entry = zipfile.ZipInfo(name, EPOCH)
+                    entry.external_attr = 0o644 << 16
+                    if name in changed:
+                        out.writestr(entry, changed[name])
+                        continue
+                    with (
+                        packed.open(name) as source,
+                        out.open(entry, "w", force_zip64=True) as copy,
+                    ):
+                        shutil.copyfileobj(source, copy)
 
 
 def find(model_store: Path, name: str) -> Path:

@@ -90,6 +90,26 @@ def test_a_form_may_hold_them_too(worker: BaseHandler, wrap: type) -> None:
         assert json.loads(raw)["code"] == 400
 
 
+def test_a_form_may_hold_them_beside_a_json_field() -> None:
+    made = handler(Fragile())
+    fields: dict[str, object] = {
+        "data": b'{"instances": ["great", "dull"]}',
+        "top_k": b"1",
+        "threshold": b"1",
+    }
+    (raw,) = made.handle([fields], Context([{}]))
+    answers = json.loads(raw)["predictions"]
+    assert [answer["scores"] for answer in answers] == [{"great": 1.0}, {"dull": 1.0}]
+    for name in ("top_k", "threshold"):
+        for body in ({"text": "great"}, {"instances": ["great"]}, {"text": "great", name: 1}):
+            data = json.dumps(body).encode()
+            (raw,) = made.handle([{"data": data, name: b"wrong"}], Context([{}]))
+            assert json.loads(raw)["code"] == 400
+    twice: dict[str, object] = {"data": b'{"text": "a", "top_k": 1}', "top_k": b"2"}
+    (raw,) = made.handle([twice], Context([{}]))
+    assert json.loads(raw)["message"] == "top_k stands both in the JSON and beside it"
+
+
 def test_truncation_is_reported_only_where_it_happened(worker: BaseHandler) -> None:
     limit = worker.predictor.bundle.config.n_ctx
     exact, over = "film " * limit, "film " * (limit + 1)

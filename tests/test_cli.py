@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from model_src.backends import FORMATS
 from scripts.__main__ import VERBS
+from serving.choose import AIMS
 from serving.server import Server
 from tests.conftest import ROOT, SERVED, Models, cli
 
@@ -42,7 +44,7 @@ MISTAKES = [
     (["prepare", "--dataset", "movie_review"], "did you mean 'movie_reviews'"),
     (["prepare", "--input", "nowhere.csv", "--data_dir", "x"], "there is no file nowhere.csv"),
     (["evaluate", "--model_path", "nowhere", "--data_dir", "x"], "no model or export directory"),
-    (["export", "--model_path", "nowhere", "--format", "int9"], "did you mean 'int8'"),
+    (["export", "--model_path", "nowhere"], "no model or export directory nowhere"),
     (["archive", "--model_path", "nowhere"], "no model or export directory nowhere"),
     (["predict", "great"], "give either --model_path DIR or --url URL"),
     (["predict", "--url", "http://x", "a"], "is no http://host:port/predictions/NAME"),
@@ -54,6 +56,47 @@ MISTAKES = [
     (["serve", "start", "--inference_port", "99999"], "99999 is no port"),
     (["predict", "--model_path", "x", "--input", "/proc/self/mem"], "no model or export directory"),
 ]
+
+
+# What is refused without torch, whose import takes a second, and many on a busy machine.
+QUICK = [mistake for mistake in MISTAKES if mistake[0][0] in {"train", "export", "evaluate"}]
+QUICK += [mistake for mistake in MISTAKES if mistake[0][0] in {"predict", "serve"}]
+QUICK += [(["search", "--config", "glove-cn", "--data_dir", "x"], "did you mean 'config-glove")]
+QUICK += [(["search", "--data_dir", "nowhere"], "there is no data directory nowhere")]
+
+
+@pytest.mark.parametrize(("arguments", "said"), QUICK, ids=lambda value: str(value)[:40])
+def test_what_can_be_refused_waits_for_no_heavy_import(
+    tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    (tmp_path / "refused.py").write_text(
+        "import sys\n"
+        "from scripts import __main__ as front\n"
+        "code = front.main(sys.argv[1:])\n"
+        "sys.exit('torch' in sys.modules or 'transformers' in sys.modules or not code)\n",
+        encoding="utf-8",
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "refused", *arguments],
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert said in done.stderr
+    assert done.returncode == 0
+
+
+def test_an_unknown_format_names_the_nearest(tiny: Models) -> None:
+    done = cli("export", "--model_path", tiny.models["glove", "cnn"], "--format", "int9")
+    assert "did you mean 'int8'" in done.stderr
+
+
+def test_the_help_of_export_names_every_format_and_aim() -> None:
+    said = " ".join(cli("export", "--help").stdout.split())
+    assert all(f"{name}: {entry.summary}" in said for name, entry in FORMATS.items())
+    assert all(name in said for name in AIMS)
 
 
 @pytest.mark.parametrize(("arguments", "said"), MISTAKES, ids=lambda value: str(value)[:40])

@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import signal
 import time
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +18,7 @@ from model_src.predictor import Predictor
 from serving import deploy, keeper, server
 from serving.archive import archive
 from serving.client import read_key
-from serving.process import birth, group
+from serving.process import birth, end, group
 from serving.server import Options, Server
 from serving.store import Archive, free_version
 from tests.conftest import exported, tiny_config, verb
@@ -171,6 +173,25 @@ def test_tokens_are_renewed_before_they_end(run_dir: Path) -> None:
         assert path.stat().st_mode & 0o077 == 0
 
 
+def test_a_renewing_process_that_ended_is_seen_and_started_again(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = live(run_dir)
+    end(before.keeper, before.keeper_birth)
+    assert status(run_dir) == 1
+    assert "the process that renews tokens has ended" in capsys.readouterr().out
+    assert "are renewed again" in verb(capsys, "serve", "start", "--run_dir", run_dir)
+    after = live(run_dir)
+    assert after.kept
+    assert (after.pid, after.served) == (before.pid, before.served)
+    assert status(run_dir) == 0
+    old = key(after)[0]
+    deadline = time.monotonic() + 60
+    while key(after)[0] == old:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_a_token_is_due_when_most_of_its_life_is_over(tmp_path: Path) -> None:
     path = tmp_path / "key_file.json"
     entry = {"key": "k", "expiration time": "2030-01-01T00:01:40.123456789Z"}
@@ -223,20 +244,59 @@ def test_after_java_was_killed_start_brings_the_same_back(
     assert not any(birth(pid) for pid in left)
 
 
-def test_the_management_interface_registers_no_url_and_asks_for_a_key(run_dir: Path) -> None:
+def test_workers_and_threads_given_after_a_kill_are_taken(
+    run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = live(run_dir)
+    os.killpg(before.pid, signal.SIGKILL)
+    while group(before.pid):
+        time.sleep(0.01)
+    options = [f"--{name}_port=0" for name in ("inference", "management", "metrics")]
+    options += ["--workers=1", "--threads=2"]
+    verb(capsys, "serve", "start", "--run_dir", run_dir, *options)
+    after = live(run_dir)
+    assert [(each.version, each.workers, each.threads) for each in after.served] == [
+        *(("1.0", 1, 2), ("7", 1, 2))
+    ]
+    assert after.minutes == before.minutes
+    assert len(after.admin.workers(NAME, "1.0")) == 1
+    settings = Archive.read(run_dir / "store" / after.served[0].file).settings
+    assert settings["handler"] == {"num_threads": 2, "seconds": 40}
+
+
+def test_the_management_interface_registers_no_url_and_asks_for_a_key(
+    run_dir: Path, archives: dict[str, Path], tmp_path: Path
+) -> None:
     found = live(run_dir)
     address = f"http://127.0.0.1:{found.ports['management']}/models"
-    for url in ("http://127.0.0.1:1/x.mar", "file:///x.mar", "s3://x/x.mar", "../x.mar"):
-        headers = {"Authorization": f"Bearer {read_key(found.key_file, 'management')}"}
-        params = {"url": url, "model_name": "other"}
-        answer = requests.post(address, params=params, headers=headers, timeout=20)
-        assert answer.status_code >= 400, url
+    elsewhere = tmp_path / "elsewhere.mar"
+    shutil.copyfile(archives["2"], elsewhere)
+    urls = ["http://127.0.0.1:1/x.mar", "file:///x.mar", "s3://x/x.mar", "../x.mar"]
+    for url in (*urls, f"file://{elsewhere}", str(elsewhere)):
+        assert registered(found, url) >= 400, url
     for method in ("GET", "POST", "PUT", "DELETE"):
         headers = {"Authorization": f"Bearer {read_key(found.key_file, 'inference')}"}
         answer = requests.request(method, f"{address}/{NAME}", headers=headers, timeout=20)
         assert answer.status_code == 400
         assert "InvalidKeyException" in answer.text
     assert found.models == [NAME]
+
+
+def test_a_folder_of_this_machine_is_registered_by_who_has_the_management_key(
+    run_dir: Path, archives: dict[str, Path], tmp_path: Path
+) -> None:
+    """TorchServe 0.12.0 has no setting against it; README says what that key is worth."""
+    with zipfile.ZipFile(archives["2"]) as packed:
+        packed.extractall(tmp_path / "folder")
+    assert registered(live(run_dir), str(tmp_path / "folder")) == 200
+
+
+def registered(found: Server, url: str) -> int:
+    """Return the status of registering ``url``, without workers, under another name."""
+    address = f"http://127.0.0.1:{found.ports['management']}/models"
+    headers = {"Authorization": f"Bearer {read_key(found.key_file, 'management')}"}
+    params = {"url": url, "model_name": "other", "initial_workers": "0"}
+    return requests.post(address, params=params, headers=headers, timeout=20).status_code
 
 
 def test_stop_under_load_answers_everything_that_was_sent_before(

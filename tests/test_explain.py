@@ -136,7 +136,11 @@ def worker(tiny: Models, tmp_path: Path) -> GloveHandler:
     return worker_of(tiny.exports["glove-cnn-int8"], tmp_path)
 
 
-def test_a_handler_explains_as_offline(worker: GloveHandler, tiny: Models) -> None:
+def test_a_handler_explains_as_offline(
+    worker: GloveHandler, tiny: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    took: list[float] = []
+    monkeypatch.setattr(worker.ledger, "explained", took.append)
     offline = Explainer.load(tiny.models["glove", "cnn"])
     bodies = [
         {"text": TEXT},
@@ -150,6 +154,7 @@ def test_a_handler_explains_as_offline(worker: GloveHandler, tiny: Models) -> No
     assert (first, empty["code"], last["words"][0]["word"]) == (answers[0], 400, "great")
     assert context.statuses == {}
     assert worker.about["explanations"] is True
+    assert len(took) == 4  # of five sentences one was refused unseen
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ import yaml
 from handlers import ledger
 from handlers.protocol import Failure
 from model_src.bundle import Bundle
+from model_src.decode import MultiPrediction, Prediction
+from model_src.explain import Explanation
 from serving.server import Server
 from tests.conftest import ODD_TEXTS, ROOT, SERVED, Models
 from tests.test_server import post
@@ -78,11 +80,18 @@ def test_a_ledger_reports_the_difference_once_and_in_torchserves_words(
     counted.ran(107, 0.5)
     late = Failure(HTTPStatus.SERVICE_UNAVAILABLE, "")
     counted.add(3, [late, late, Failure(HTTPStatus.BAD_REQUEST, "")])
+    predictions = [kind.of({"a": 1.0}) for kind in (Prediction, MultiPrediction)]
+    counted.add(1, [*predictions, Explanation("a", 1.0, [], 1.0, 0.0, 16)])
+    counted.explained(0.25)
     counted.report()
     model = "|#model_name:m,model_version:2"
     for said in (
         f"iclassifier_tokens_total.Count:7{model}|#type:COUNTER",
         f"iclassifier_batches_total.Count:1{model},size:4|#type:COUNTER",
+        f"iclassifier_sentences_total.Count:2{model}|#type:COUNTER",
+        f"iclassifier_explanations_total.Count:1{model}|#type:COUNTER",
+        f"iclassifier_model_microseconds_total.Microseconds:500000{model}|#type:COUNTER",
+        f"iclassifier_explanation_microseconds_total.Microseconds:250000{model}|#type:COUNTER",
         f"iclassifier_errors_total.Count:2{model},kind:service_unavailable|#type:COUNTER",
     ):
         assert f"[METRICS]{said}" in caplog.text

@@ -6,6 +6,7 @@ import pytest
 from tokenizers import Tokenizer as Fast
 
 from model_src.bundle import Bundle
+from model_src.text import text_problem
 from model_src.tokenizer import (
     PAD,
     UNK,
@@ -13,7 +14,6 @@ from model_src.tokenizer import (
     WordTokenizer,
     pad_batch,
     split,
-    text_problem,
 )
 from tests.conftest import ODD_TEXTS, PAIRS, Models
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from model_src.decode import SEPARATOR, joined
 from model_src.errors import DataError
 from model_src.files import sha256
-from model_src.tokenizer import text_problem
+from model_src.text import text_problem
 from train.readers import READERS, Bad
 
 SPLITS = ("train", "valid", "test")
