@@ -30,6 +30,9 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("--url", help="http://host:port/predictions/NAME of a running server")
     keys = RUN_DIR / "key_file.json"
     parser.add_argument("--key_file", type=Path, default=keys, help="keys of that server")
+    parser.add_argument(
+        "--ca_file", type=Path, help="certificate of an https server that few trust"
+    )
     parser.add_argument("--top_k", type=count, help="show only so many scores (jsonl)")
     parser.add_argument("--threshold", type=share, help="no label below this score")
     parser.add_argument("--explain", action="store_true", help="what each word adds to the logit")
@@ -74,7 +77,7 @@ _Answers = Callable[[Iterator[str]], Iterator[dict[str, Any]]]
 
 def _served(args: argparse.Namespace, size: int) -> _Answers:
     connections = _CONNECTIONS if args.input else 1
-    wanted = {"top_k": args.top_k, "threshold": args.threshold}
+    wanted = {"top_k": args.top_k, "threshold": args.threshold, "ca_file": args.ca_file}
     client = Client(args.url, args.key_file, connections=connections, **wanted)
     if args.explain:
         return lambda texts: (client.explain(text, args.target) for text in texts)

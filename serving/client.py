@@ -48,17 +48,19 @@ class Client:
         connections: int = 4,
         top_k: int | None = None,
         threshold: float | None = None,
+        ca_file: Path | None = None,
     ) -> None:
         """Take the address of a model and the keys of its server.
 
         Args:
-            url: ``http://host:port/predictions/NAME``.
+            url: ``http://host:port/predictions/NAME``, or ``https`` for a front.
             key_file: TorchServe's; read again when it refuses a key, for keys rotate.
             seconds: the longest wait for one answer.
             attempts: how often a request is sent before an error is raised.
             connections: requests that ``stream`` has under way at once.
             top_k: scores wanted of an answer, else all.
             threshold: the score from which on a label is given, else the model's own.
+            ca_file: certificates to trust instead of those that everybody trusts.
 
         """
         if not url.startswith(("http://", "https://")) or "/predictions/" not in url:
@@ -71,6 +73,10 @@ class Client:
         self._session = requests.Session()
         # A proxy of the environment must see neither sentences nor tokens.
         self._session.trust_env = False
+        if ca_file:
+            if not ca_file.is_file():
+                raise ServerError(f"there is no file {ca_file} with certificates")
+            self._session.verify = str(ca_file)
         adapter = HTTPAdapter(pool_maxsize=max(connections, 16), pool_block=True)
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, adapter)
@@ -167,7 +173,9 @@ class Client:
                 answer = _object(response)
             except requests.RequestException as reason:
                 name = type(reason).__name__
-                failure = ServerError(f"{url} does not answer ({name}); is the server up?")
+                untrusted = isinstance(reason, requests.exceptions.SSLError)
+                hint = "is --ca_file its certificate?" if untrusted else "is the server up?"
+                failure = ServerError(f"{url} does not answer ({name}); {hint}")
                 continue
             if response.status_code == HTTPStatus.OK:
                 return answer
