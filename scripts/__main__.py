@@ -21,6 +21,7 @@ VERBS = {
     "serve": "start, change, stop or look at a TorchServe with archives",
     "predict": "label sentences with a model, an export or a running server",
     "benchmark": "measure accuracy, training, speed, formats or settings; write it under results/",
+    "chaos": "bring faults about in a real server under load, and judge every answer",
     "test": "run all tests: style, types, behaviour",
 }
 

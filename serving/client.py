@@ -146,7 +146,7 @@ class Client:
             body = {"instances": [texts[i] for i in open_ones]} | self._wanted
             try:
                 answers = self._post(self.url, body).get("predictions")
-            except _RefusedError as error:
+            except AnswerError as error:
                 # that one sentence is too large is its own fault; all else is about every one
                 if len(texts) > 1 or error.code != HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
                     raise
@@ -179,7 +179,7 @@ class Client:
                 continue
             if response.status_code == HTTPStatus.OK:
                 return answer
-            failure = _RefusedError(url, response.status_code, answer)
+            failure = AnswerError(url, response.status_code, answer)
             if response.status_code not in RETRIED:
                 break
             asked = _asked(response.headers.get("Retry-After", ""))
@@ -212,8 +212,8 @@ class Client:
             time.sleep(asked + random.uniform(0, longest))  # noqa: S311 - nothing secret
 
 
-class _RefusedError(ServerError):
-    """The server answered with an error."""
+class AnswerError(ServerError):
+    """The server answered with an error, whose HTTP status ``code`` is."""
 
     def __init__(self, url: str, code: int, answer: dict[str, Any]) -> None:
         self.code, self.message = code, _said(answer)

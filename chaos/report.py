@@ -1,0 +1,122 @@
+"""Run faults one after the other, keep what came of each, and write the table."""
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from benchmarks import machine, results
+from benchmarks.results import ROOT
+from chaos.outcome import Outcome
+from chaos.scene import Scene
+from chaos.table import Fault
+from model_src.errors import UserError
+
+FILE = "chaos.json"
+# Where the code is that the results speak of.
+_JUDGED = ("chaos", "handlers", "model_src", "serving")
+
+Say = Callable[[str], None]
+
+
+def code() -> str:
+    """Return the SHA-256 of the code that serves and of the faults."""
+    digest = hashlib.sha256()
+    for path in sorted(path for name in _JUDGED for path in (ROOT / name).rglob("*.py")):
+        digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def run(
+    faults: Mapping[str, Fault],
+    only: list[str],
+    scene: Scene,
+    path: Path | None,
+    command: str,
+    say: Say,
+) -> dict[str, dict[str, Any]]:
+    """Run faults; return what is known of those asked for.
+
+    Args:
+        faults: the whole table.
+        only: the faults to run whether they are known or not; if none, all that are not known to be
+            survived by this very code.
+        scene: where.
+        path: the JSON file to go on from and to write after each fault; None keeps nothing.
+        command: as typed, kept with what it found.
+        say: told the outcome of each.
+
+    """
+    known: dict[str, Any] = results.load(path) if path else {}
+    found: dict[str, dict[str, Any]] = known.get("faults", {})
+    version = code()
+    wanted = only or [
+        name
+        for name in faults
+        if not (found.get(name, {}).get("passed") and found[name]["code"] == version)
+    ]
+    with tqdm(total=len(wanted), desc="chaos", unit=" faults") as bar:
+        for name in wanted:
+            began = time.monotonic()
+            outcome = survive(faults[name], scene)
+            more = {"seconds": round(time.monotonic() - began, 1), "code": version}
+            found[name] = asdict(outcome) | more | {"command": command, "minutes": scene.minutes}
+            say(f"{name}: {verdict(found[name])} {shown(outcome.numbers)} {outcome.said}")
+            if path:
+                kept = {"machine": machine.describe(), "faults": found}
+                results.save(path, kept)
+                results.report(path, markdown(faults, kept))
+            bar.update()
+    return {name: found[name] for name in only or faults}
+
+
+def survive(fault: Fault, scene: Scene) -> Outcome:
+    """Return what came of ``fault``; a server or a command that fails is not survived either."""
+    try:
+        return fault.run(scene)
+    except UserError as reason:
+        return Outcome(passed=False, numbers={}, said=str(reason))
+
+
+def verdict(entry: Mapping[str, Any]) -> str:
+    """Return the word for it."""
+    return "pass" if entry["passed"] else "FAIL"
+
+
+def shown(numbers: Mapping[str, float | int]) -> str:
+    """Return numbers in one line."""
+    return ", ".join(f"{name} {value:,}" for name, value in numbers.items())
+
+
+def markdown(faults: Mapping[str, Fault], known: Mapping[str, Any]) -> list[str]:
+    """Return the table of all that is ``known``."""
+    found = {name: known["faults"][name] for name in faults if name in known["faults"]}
+    rows = [
+        (
+            f"`{name}`",
+            faults[name].title,
+            _one_line(entry["said"]),
+            shown(entry["numbers"]),
+            f"{entry['seconds']:.0f}",
+            f"**{verdict(entry)}**",
+        )
+        for name, entry in found.items()
+    ]
+    commands = dict.fromkeys(entry["command"] for entry in found.values())
+    return [
+        "What was done to a real server under load, and what became of the requests.",
+        "",
+        *results.table(("fault", "to survive", "what was done", "numbers", "s", ""), rows),
+        "",
+        f"On {known['machine']}:",
+        "",
+        *("```text", *commands, "```"),
+    ]
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())

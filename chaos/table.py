@@ -1,0 +1,33 @@
+"""The table of faults."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from chaos.clients import clients
+from chaos.outcome import Outcome
+from chaos.restart import restart
+from chaos.scene import Scene
+from chaos.stop import stop
+from chaos.swap import swap
+from chaos.worker_kill import worker_kill
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One entry: what must be survived, in a sentence, and how it is brought about and judged."""
+
+    title: str
+    run: Callable[[Scene], Outcome]
+
+
+FAULTS = {
+    "clients": Fault("Of many clients at once, each gets its own answers, as offline.", clients),
+    "worker-kill": Fault(
+        "A worker that is killed costs no answer and is back within load time + 3 s.", worker_kill
+    ),
+    "restart": Fault(
+        "All workers or Java killed: the same models, versions and answers come back.", restart
+    ),
+    "swap": Fault("Another version is deployed without an answer lost or mixed.", swap),
+    "stop": Fault("A stop answers every request that was accepted, and leaves nothing.", stop),
+}
