@@ -1,7 +1,5 @@
 """Every model in every format, measured as ``export`` measures: the original's big table."""
 
-import math
-import shutil
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,12 +20,12 @@ from serving.sentences import bundled
 
 _PLOT = "matplotlib"
 _LABELS = [f"label {i}" for i in range(7)]
-# Beside other work on the machine eager is slower than in the rest of its row: measured again.
-_TRIES, _BUSY = 4, 1.1
 
 
 def run(folder: Path, choice: Choice, entries: dict[str, Entry] = ENTRIES) -> Path:
     """Measure the cells that ``folder``/formats.json lacks, in one thread; return the Markdown.
+
+    It is written row by row, since all formats of a model are measured in turns.
 
     Args:
         folder: of the results; a plot lies beside the table.
@@ -60,12 +58,9 @@ def run(folder: Path, choice: Choice, entries: dict[str, Entry] = ENTRIES) -> Pa
         with tempfile.TemporaryDirectory(prefix="iclassifier-") as scratch:
             bundle = untrained.make(entries[name], Path(scratch) / "model", _LABELS, texts)
             reference = Predictor(bundle, eager.load(bundle))
-            for form in lacking:
-                done = (row[each] for each in names if _same(row.get(each, {}), wanted[each]))
-                quiet = min(map(_eager_ms, done), default=math.inf)
-                found = _cell(reference, form, Path(scratch), texts, quiet)
-                row[form] = {"made_with": wanted[form]} | found
-                results.save(path, known)
+            found = _cells(reference, lacking, Path(scratch), texts)
+        row |= {form: {"made_with": wanted[form]} | found[form] for form in lacking}
+        results.save(path, known)
     plot.draw(path.with_suffix(".svg"), cells, entries)
     return results.report(path, formats_report.lines(known, entries))
 
@@ -88,22 +83,14 @@ def _same(cell: dict[str, Any], made_with: dict[str, Any]) -> bool:
     return cell.get("made_with") == made_with and not failed
 
 
-def _eager_ms(cell: dict[str, Any]) -> float:
-    """Return the ms of the fp32 model in a cell, infinite where nothing was measured."""
-    return sum(cell["eager"]["latency_ms"].values()) if "eager" in cell else math.inf
-
-
-def _cell(
-    reference: Predictor, form: str, scratch: Path, texts: list[str], quiet: float
-) -> dict[str, Any]:
-    """Measure one format, or say in a word what is against it; ``quiet`` are the ms of eager."""
-    folder = scratch / form
-    made = attempt(reference.bundle, form, folder)
-    if not made.predictor:
-        return {"against": made.problem}
-    tries: list[dict[str, Any]] = []
-    while len(tries) < _TRIES and (not tries or _eager_ms(tries[-1]) > _BUSY * quiet):
-        tries.append(measure(reference, {form: made.predictor}, texts, None)[form])
-    found = min(tries, key=_eager_ms) | made.measured
-    shutil.rmtree(folder, ignore_errors=True)  # BERT's exports together take gigabytes
-    return found | {"against": refusal(form, found)}
+def _cells(
+    reference: Predictor, forms: list[str], scratch: Path, texts: list[str]
+) -> dict[str, dict[str, Any]]:
+    """Measure formats of one model in turns, or say in a word what is against them."""
+    bar = tqdm(forms, desc="export", unit=" formats", leave=False)
+    tried = {form: attempt(reference.bundle, form, scratch / form) for form in bar}
+    cells = {form: {"against": made.problem} for form, made in tried.items()}
+    exported = {form: made.predictor for form, made in tried.items() if made.predictor}
+    for form, found in measure(reference, exported, texts, None).items():
+        cells[form] = found | tried[form].measured | {"against": refusal(form, found)}
+    return cells

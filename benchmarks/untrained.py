@@ -19,7 +19,7 @@ from train.pretrained import PRETRAINED, Pretrained
 
 _MINILM = "all-MiniLM-L6-v2"
 # Sentences that settle the last layer.
-_SETTLING = 64
+_SETTLING = 16
 # One filter, attention or value of each kind: what is left is calling the operations.
 _ONE = "1"
 _BASE = {

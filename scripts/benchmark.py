@@ -15,7 +15,6 @@ from model_src.errors import ConfigError, nearest
 from scripts.options import ROOT, Parser, count, front, say, shown
 
 EXAMPLE = "./iclassifier benchmark accuracy --data_dir ../shared/data/snips"
-_SENTENCES = 200
 
 
 def _accuracy(args: argparse.Namespace) -> Path:
@@ -29,11 +28,11 @@ def _training(args: argparse.Namespace) -> Path:
 
 
 def _speed(args: argparse.Namespace) -> Path:
-    return speed.run(args.data_dir, args.results, _choice(args, AIMS))
+    return speed.run(args.data_dir, args.results, _choice(args, AIMS, 200))
 
 
 def _formats(args: argparse.Namespace) -> Path:
-    return formats.run(args.results, _choice(args, ENTRIES))
+    return formats.run(args.results, _choice(args, ENTRIES, 64))
 
 
 def _launch(args: argparse.Namespace) -> Path:
@@ -63,7 +62,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "row": {"action": "append", "help": f"only this one ({', '.join(accuracy.ROWS)})"},
     "entry": {"action": "append", "help": "only this model; a wrong name lists them"},
     "format": {"action": "append", "help": f"only this format ({', '.join(FORMATS)})"},
-    "sentences": {"type": count, "help": f"how many are answered (default {_SENTENCES})"},
+    "sentences": {"type": count, "help": "how many are answered (default 200, formats: 64)"},
 }
 
 
@@ -93,10 +92,10 @@ def run(args: argparse.Namespace) -> None:
     say(f"{shown(table)} is written. Next: git add {shown(table.parent)}, or {front()} test")
 
 
-def _choice(args: argparse.Namespace, entries: Iterable[str]) -> Choice:
+def _choice(args: argparse.Namespace, entries: Iterable[str], sentences: int) -> Choice:
     _check("entry", args.entry, entries)
     _check("format", args.format, FORMATS)
-    return Choice(args.sentences or _SENTENCES, args.entry or [], args.format or [])
+    return Choice(args.sentences or sentences, args.entry or [], args.format or [])
 
 
 def _check(what: str, names: list[str] | None, known: Iterable[str]) -> None:
