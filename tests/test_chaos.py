@@ -1,6 +1,10 @@
 """Each fault in its short form against a real TorchServe, and that none can pass unseen."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,6 +22,9 @@ from model_src.errors import ServerError
 from scripts import chaos
 from scripts.options import Parser
 from serving.client import AnswerError
+from serving.process import birth, group
+from serving.server import Server
+from tests.conftest import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +93,26 @@ def test_traffic_keeps_its_rate_and_counts_lateness() -> None:
     assert len(due) == 20
     assert 0.37 < due[-1] - due[0] < 0.39
     assert all(each.began >= each.due for each in traffic.records)
+
+
+def test_an_interruption_leaves_no_process_and_no_file(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "scripts", "chaos", "--short", "--fault", "worker-kill"]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE) as process:
+        assert process.stderr
+        shown = b""
+        while b"kills:" not in shown and (more := os.read(process.stderr.fileno(), 2**16)):
+            shown += more
+        (state,) = tmp_path.glob("*/run1/server.json")
+        found = Server.read(state.parent)
+        assert found
+        alive = group(found.pid)
+        process.send_signal(signal.SIGINT)
+        shown += process.stderr.read()
+    assert process.returncode == 130, shown
+    assert len(alive) > 1
+    assert not any(birth(pid) for pid in [*alive, found.keeper])
+    assert not [*tmp_path.iterdir()]
 
 
 def _run(*options: object) -> int:
