@@ -14,7 +14,7 @@ from serving import launch
 from serving.process import birth, end
 from serving.server import Server
 
-_KILLS, _IN_SHORT = 50, 2
+_KILLS, _IN_SHORT = 50, 1
 # So many sentences a request that a kill finds the worker busy.
 _WORKERS, _RATE, _SIZES = 2, 100.0, (1, 1, 1, 64)
 # Clients that ask once, to know what others are spared.
