@@ -34,7 +34,7 @@ class Record:
 
 
 class Traffic:
-    """Threads, one a client, that send until ``stop`` or for ``most`` requests.
+    """Threads, one a client, that send until the ``with`` ends or for ``most`` requests.
 
     A request is due at its time whether or not the ones before are answered; where no client is
     free it is late, and its latency counts from when it was due. Without a rate each client sends
