@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
+from model_src.bundle import manifest_of
 from scripts.options import ROOT, Parser, front, say, shown
-from serving.archive import FIRST, archive, served_name
+from serving.store import FIRST
 
 EXAMPLE = "./iclassifier archive --model_path exports/movie_reviews-glove-cnn-torchscript"
 
@@ -28,6 +29,10 @@ def add_options(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Pack, re-open, ask, compare, and only then put it into the model store."""
+    manifest_of(args.model_path)
+    # Seconds that a refusal need not wait for.
+    from serving.archive import archive, served_name
+
     name = args.model_name or served_name(args.model_path.resolve().name)
     mar = archive(args.model_path, name, args.model_store, args.model_version, explain=args.explain)
     place = "" if args.model_store == STORE else f" --model_store {shown(args.model_store)}"

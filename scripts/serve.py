@@ -43,7 +43,7 @@ def add_options(parser: Parser) -> None:
     parser.add_argument(
         "--keep", action="store_true", help="deploy: do not remove the version before"
     )
-    aims = "; ".join(f"{name}: {aim.rule}" for name, aim in AIMS.items())
+    aims = "; ".join(f"{name}: {aim.rule}" for name, aim in AIMS.items()).replace("%", "%%")
     parser.add_argument("--for", dest="aim", help=f"what tune chooses for (latency). {aims}")
     parser.add_argument(
         "--server_wide",

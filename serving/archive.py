@@ -24,13 +24,12 @@ from model_src.embeddings import EMBEDDINGS
 from model_src.errors import BundleError
 from model_src.files import atomic_write, read_json
 from serving import golden
-from serving.store import EPOCH, NAME
+from serving.store import EPOCH, FIRST, NAME
 
 ROOT = Path(__file__).resolve().parent.parent
 # How far the words of an explanation may miss the difference of the logits, a share of it.
 GAP = 0.05
 _SHIPPED = ("model_src", "handlers")
-FIRST = "1.0"
 
 # What TorchServe reads from the archive. A batch delay of 0 acts as 100 ms, so 1 is the least;
 # one thread a worker, because a second one gives a short sentence nothing.

@@ -19,6 +19,7 @@ from model_src.errors import ServerError, nearest
 from model_src.files import atomic_file
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+FIRST = "1.0"  # the version of an archive whose maker names none
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip can hold: equal input gives equal bytes
 _MANIFEST, _GOLDEN = "MAR-INF/MANIFEST.json", "model/export.json"
 # What reading a damaged or foreign file may raise: RuntimeError is an encrypted entry's.

@@ -60,7 +60,7 @@ MISTAKES = [
 
 # What is refused without torch, whose import takes a second, and many on a busy machine.
 QUICK = [mistake for mistake in MISTAKES if mistake[0][0] in {"train", "export", "evaluate"}]
-QUICK += [mistake for mistake in MISTAKES if mistake[0][0] in {"predict", "serve"}]
+QUICK += [mistake for mistake in MISTAKES if mistake[0][0] in {"predict", "archive", "serve"}]
 QUICK += [(["search", "--config", "glove-cn", "--data_dir", "x"], "did you mean 'config-glove")]
 QUICK += [(["search", "--data_dir", "nowhere"], "there is no data directory nowhere")]
 
