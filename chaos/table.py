@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from chaos import malformed
 from chaos.outcome import Outcome
 from chaos.scene import Scene
 
@@ -15,4 +16,10 @@ class Fault:
     run: Callable[[Scene], Outcome]
 
 
-FAULTS: dict[str, Fault] = {}
+FAULTS: dict[str, Fault] = {
+    "malformed": Fault(
+        "Malformed requests and naughty sentences: a JSON error or the offline answer, no 5xx, no "
+        "worker lost, good batch mates answered.",
+        malformed.run,
+    ),
+}
