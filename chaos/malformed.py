@@ -24,7 +24,8 @@ def run(scene: Scene) -> Outcome:
     """Send every payload of the table beside steady traffic to one worker."""
     payloads = [each for make in PAYLOADS.values() for each in make()]
     payloads = payloads[:: _STEP if scene.short else 1]
-    with scene.server(workers=1) as found:
+    # one worker, so that mates share its batches; the short form takes the server that it finds
+    with scene.server(workers=2 if scene.short else 1) as found:
         before, wire = workers(found), Wire(found)
         with (
             scene.traffic(found, clients=_CLIENTS, rate=_RATE, attempts=1) as traffic,
