@@ -29,7 +29,7 @@ _NOISE = 500.0
 _TIMES = 2.0
 
 
-def run(scene: Scene) -> Outcome:
+def limits(scene: Scene) -> Outcome:
     """Ask at every limit, then measure others' p99 beside each nuisance."""
     seconds, rounds = _SECONDS if scene.short else _ROUNDS
     with scene.server(workers=2) as found:

@@ -20,7 +20,7 @@ _STEP = 4
 _MATE = Payload("a mate", GOOD.encode(), "text/plain", texts=(GOOD,))
 
 
-def run(scene: Scene) -> Outcome:
+def malformed(scene: Scene) -> Outcome:
     """Send every payload of the table beside steady traffic to one worker."""
     payloads = [each for make in PAYLOADS.values() for each in make()]
     payloads = payloads[:: _STEP if scene.short else 1]

@@ -3,9 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from chaos import malformed
+from chaos.clients import clients
+from chaos.limits import limits
+from chaos.malformed import malformed
 from chaos.outcome import Outcome
+from chaos.overload import overload
+from chaos.restart import restart
 from chaos.scene import Scene
+from chaos.stop import stop
+from chaos.swap import swap
+from chaos.worker_kill import worker_kill
 
 
 @dataclass(frozen=True)
@@ -16,10 +23,22 @@ class Fault:
     run: Callable[[Scene], Outcome]
 
 
-FAULTS: dict[str, Fault] = {
-    "malformed": Fault(
-        "Malformed requests and naughty sentences: a JSON error or the offline answer, no 5xx, no "
-        "worker lost, good batch mates answered.",
-        malformed.run,
+FAULTS = {
+    "clients": Fault("Of many clients at once, each gets its own answers, as offline.", clients),
+    "worker-kill": Fault(
+        "A worker that is killed costs no answer and is back within load time + 3 s.", worker_kill
     ),
+    "restart": Fault(
+        "All workers or Java killed: the same models, versions and answers come back.", restart
+    ),
+    "swap": Fault("Another version is deployed without an answer lost or mixed.", swap),
+    "stop": Fault("A stop answers every request that was accepted, and leaves nothing.", stop),
+    "malformed": Fault(
+        "Malformed requests and naughty sentences get an error or the offline answer, no 5xx.",
+        malformed,
+    ),
+    "limits": Fault(
+        "Sizes at their limits, slow, silent and leaving clients delay nobody.", limits
+    ),
+    "overload": Fault("Five times what a server can answer costs it nothing.", overload),
 }

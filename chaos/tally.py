@@ -2,22 +2,24 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from http import HTTPStatus
+from typing import Self
 
 import numpy as np
 
-from chaos.parts import LABELS, Offline, sentence
+from chaos.parts import Offline, sentence
 from chaos.traffic import Record
 
 EXACT = 1e-5
+_SHOWN = 3
 # What a server may say when it has no room or no worker: documented, and to be asked again.
 REFUSALS = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
 
 
 @dataclass(frozen=True)
 class Tally:
-    """Requests by what came of them; latencies are those of right answers, in ms."""
+    """Requests by what came of them, and the latencies of right answers."""
 
     asked: int = 0
     right: int = 0
@@ -25,17 +27,32 @@ class Tally:
     swapped: int = 0  # of these, such that are right for another sentence
     refused: int = 0
     failed: int = 0
-    p50_ms: float = 0.0
-    p99_ms: float = 0.0
-    slowest_ms: float = 0.0
-    versions: dict[str, int] = field(default_factory=dict)  # right answers by version
-    said: tuple[str, ...] = ()  # some of the messages of failed requests
+    milliseconds: tuple[float, ...] = ()
+    versions: Counter[str] = field(default_factory=Counter)  # right answers
+    said: frozenset[str] = frozenset()  # of failed requests
+
+    def __add__(self, other: Self) -> Self:
+        """Return both together."""
+        added = {
+            each.name: getattr(self, each.name) + getattr(other, each.name)
+            for each in fields(self)
+            if each.name != "said"
+        }
+        return replace(self, **added, said=self.said | other.said)
 
     def numbers(self) -> dict[str, float | int]:
         """Return what to report."""
         counts = ("asked", "right", "wrong", "swapped", "refused", "failed")
-        times = ("p50_ms", "p99_ms", "slowest_ms")
-        return {name: getattr(self, name) for name in counts + times}
+        found = np.percentile(self.milliseconds or (0.0,), (50, 99, 100))
+        times = zip(("p50_ms", "p99_ms", "slowest_ms"), found, strict=True)
+        return {name: getattr(self, name) for name in counts} | {
+            name: round(float(value), 2) for name, value in times
+        }
+
+    @property
+    def complaints(self) -> str:
+        """Some of what failed requests were told, to end a sentence or two with."""
+        return "; ".join(sorted(self.said)[:_SHOWN])
 
 
 def judge(records: Sequence[Record], offline: Offline, versions: Sequence[str]) -> Tally:
@@ -46,6 +63,7 @@ def judge(records: Sequence[Record], offline: Offline, versions: Sequence[str]) 
     answered = [each for each in records if each.status == HTTPStatus.OK]
     texts = [sentence(number) for each in answered for number in each.numbers]
     known = {version: offline.scores(version, texts) for version in versions}
+    ordered = [rows[np.argsort(rows[:, 0])] for rows in known.values()]
     counts, by_version, right, at = Counter[str](), Counter[str](), list[Record](), 0
     for each in answered:
         rows = slice(at, at := at + len(each.numbers))
@@ -55,11 +73,9 @@ def judge(records: Sequence[Record], offline: Offline, versions: Sequence[str]) 
             right.append(each)
         else:
             counts["wrong"] += 1
-            counts["swapped"] += any(_elsewhere(each.scores, table) for table in known.values())
+            counts["swapped"] += any(_elsewhere(each.scores, rows) for rows in ordered)
     refused = sum(each.status in REFUSALS for each in records)
     failures = [each for each in records if each.status not in {HTTPStatus.OK, *REFUSALS}]
-    times = [1000 * (each.ended - each.due) for each in right] or [0.0]
-    p50, p99, slowest = (round(float(x), 2) for x in np.percentile(times, (50, 99, 100)))
     return Tally(
         asked=len(records),
         right=len(right),
@@ -67,11 +83,9 @@ def judge(records: Sequence[Record], offline: Offline, versions: Sequence[str]) 
         swapped=counts["swapped"],
         refused=refused,
         failed=len(failures),
-        p50_ms=p50,
-        p99_ms=p99,
-        slowest_ms=slowest,
-        versions=dict(by_version),
-        said=tuple(sorted({each.said for each in failures})[:3]),
+        milliseconds=tuple(1000 * (each.ended - each.due) for each in right),
+        versions=by_version,
+        said=frozenset(each.said for each in failures),
     )
 
 
@@ -79,7 +93,10 @@ def _equal(scores: np.ndarray, known: np.ndarray) -> bool:
     return scores.shape == known.shape and bool((np.abs(scores - known) <= EXACT).all())
 
 
-def _elsewhere(scores: np.ndarray, known: np.ndarray) -> bool:
-    """Tell whether any of ``scores`` is the answer to some sentence of ``known``."""
-    near = np.abs(known[None, :, :] - scores.reshape(-1, 1, len(LABELS))) <= EXACT
-    return bool(near.all(axis=2).any())
+def _elsewhere(scores: np.ndarray, ordered: np.ndarray) -> bool:
+    """Tell whether a row of ``scores`` is one of ``ordered``, which ascend in the first column."""
+    for row in scores:
+        first, last = np.searchsorted(ordered[:, 0], (row[0] - EXACT, row[0] + EXACT))
+        if (np.abs(ordered[first:last] - row) <= EXACT).all(axis=1).any():
+            return True
+    return False

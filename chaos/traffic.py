@@ -20,7 +20,7 @@ _OK = 200
 _LAST = 120.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Record:
     """One request; moments are of ``time.monotonic``."""
 

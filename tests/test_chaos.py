@@ -4,14 +4,16 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from chaos.outcome import Outcome
 from chaos.parts import sentence
 from chaos.report import code, survive
 from chaos.scene import FIRST, SECOND, Scene
+from chaos.stop import accepted
 from chaos.table import FAULTS, Fault
-from chaos.traffic import Traffic
+from chaos.traffic import Record, Traffic
 from model_src.errors import ServerError
 from scripts import chaos
 from scripts.options import Parser
@@ -58,6 +60,20 @@ def test_every_answer_is_judged_by_its_own_sentence(scene: Scene) -> None:
     assert (found.refused, found.failed) == (1, 2)
     both = scene.judge(traffic.records, FIRST, SECOND)
     assert both.versions == {FIRST: 2, SECOND: 1}
+    assert (found + both).numbers()["right"] == 5
+    assert (found + both).versions == {FIRST: 4, SECOND: 1}
+
+
+def test_a_request_that_was_sent_before_an_answered_one_counts_as_accepted() -> None:
+    def record(number: int, began: float, status: int) -> Record:
+        return Record(range(number, number + 1), began, began, began + 1, status, np.empty(0))
+
+    records = [record(0, 1.0, 0), record(1, 2.0, 200), record(2, 2.5, 0), record(3, 3, 503)]
+    sent = {sentence(number): moment for number, moment in {0: 1.5, 1: 2.1, 2: 2.6}.items()}
+    assert [each.numbers[0] for each in accepted(records, sent)] == [0, 1]
+    assert [each.numbers[0] for each in accepted(records, sent | {sentence(0): 2.2})] == [1]
+    broken = record(4, 9, 500)
+    assert accepted([broken], {}) == [broken]
 
 
 def test_traffic_keeps_its_rate_and_counts_lateness() -> None:

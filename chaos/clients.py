@@ -1,0 +1,37 @@
+"""Fault 1: many clients at once, each of which must get its own answers."""
+
+import time
+
+from tqdm import tqdm
+
+from chaos.outcome import Outcome
+from chaos.scene import Scene
+
+_CLIENTS, _REQUESTS, _IN_SHORT = 64, 200_000, 1_500
+# Every sixteenth request holds eight sentences.
+_SIZES = (*(1,) * 15, 8)
+_SECONDS = 3600.0
+
+
+def clients(scene: Scene) -> Outcome:
+    """Let all clients ask without a pause until the requests are spent."""
+    most = _IN_SHORT if scene.short else _REQUESTS
+    with scene.server() as found:
+        began = time.monotonic()
+        with (
+            scene.traffic(found, clients=_CLIENTS, most=most, sizes=_SIZES) as traffic,
+            tqdm(total=most, desc="requests", unit=" requests") as bar,
+        ):
+            over = False
+            while not over and time.monotonic() < began + _SECONDS:
+                over = traffic.wait(0.5)
+                bar.update(len(traffic.records) - bar.n)
+            seconds = time.monotonic() - began
+        tally = scene.judge(traffic.records)
+    sentences = sum(len(each.numbers) for each in traffic.records)
+    numbers = {"clients": _CLIENTS, "sentences": sentences} | tally.numbers()
+    return Outcome(
+        passed=tally.right == tally.asked == most,
+        numbers=numbers | {"requests_a_second": round(most / seconds)},
+        said=f"{_CLIENTS} clients asked without a pause, no sentence twice. {tally.complaints}",
+    )
