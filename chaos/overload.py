@@ -23,7 +23,9 @@ from serving.client import AnswerError
 _BATCH = 0.06
 _SECONDS, _SHORT = 20.0, 3.0
 _FEW, _MANY = 32, 250
-_TIMES, _GOODPUT, _AGAIN = 5, 0.9, 2.0
+_TIMES, _AGAIN = 5, 2.0
+# Of the peak; and what a busy machine may add to a p99 in the short form, in ms.
+_GOODPUT, _SHORT_GOODPUT, _NOISE = 0.9, 0.6, 500.0
 
 
 def overload(scene: Scene) -> Outcome:
@@ -40,7 +42,7 @@ def overload(scene: Scene) -> Outcome:
     flood = _load(scene, asks, seconds, _TIMES * peak)
     after = _load(scene, asks, 3.0, peak / 2)
     alive = workers(found) == before
-    found.stop(5)
+    found.end()
     normal = _p99(calm)
     # a queue that is full when the flood ends is worked off first
     next_ = [each for each in after if 1.0 <= each.due - ended < 2.0]
@@ -63,17 +65,17 @@ def overload(scene: Scene) -> Outcome:
     }
     return Outcome(
         passed=len(flood) >= 0.9 * _TIMES * peak * seconds
-        and goodput >= _GOODPUT * peak
+        and goodput >= (_SHORT_GOODPUT if scene.short else _GOODPUT) * peak
         and tallies["flood"].refused > 0
         and numbers["failed otherwise"] == numbers["wrong"] == 0
         and bool(next_)
-        and _p99(next_) <= _AGAIN * normal
+        and _p99(next_) <= max(_AGAIN * normal, _NOISE if scene.short else 0.0)
         and all(each.status == HTTPStatus.OK for each in next_)
         and alive,
         numbers=numbers,
         said=f"A model that takes {1000 * _BATCH:.0f} ms a batch; its peak with {_FEW} clients, "
-        f"then {_TIMES} times as many requests a second from {_MANY}, then half of the peak. What finds "
-        "the queue full gets a 503 at once.",
+        f"then {_TIMES} times as many requests a second from {_MANY}, then half of the peak. What "
+        "finds the queue full gets a 503 at once.",
     )
 
 

@@ -10,6 +10,7 @@ from chaos.outcome import Outcome
 from chaos.overload import overload
 from chaos.restart import restart
 from chaos.scene import Scene
+from chaos.soak import soak
 from chaos.stop import stop
 from chaos.swap import swap
 from chaos.worker_kill import worker_kill
@@ -41,4 +42,5 @@ FAULTS = {
         "Sizes at their limits, slow, silent and leaving clients delay nobody.", limits
     ),
     "overload": Fault("Five times what a server can answer costs it nothing.", overload),
+    "soak": Fault("Memory of a worker does not grow with its requests, and a leak is seen.", soak),
 }

@@ -1,9 +1,12 @@
-"""The malformed requests of the chaos verb: that they are many, of every kind, and judged."""
+"""What the chaos verb judges by: malformed requests of every kind, and the fit of a leak."""
 
 import json
+import math
+import random
 
 import pytest
 
+from chaos.fit import fit
 from chaos.naughty import HALVES, STRINGS
 from chaos.payload import Payload
 from chaos.payloads import PAYLOADS
@@ -51,3 +54,49 @@ def test_naughty_sentences_hold_what_they_promise() -> None:
     assert len({*STRINGS}) == len(STRINGS)
     assert sum(text_problem(text) is None for text in STRINGS) > 60
     assert all(text_problem(json.loads(json.dumps(text))) for text in HALVES)
+
+
+def _memory(generator: random.Random, leak: float, noise: float = 0.1) -> list[float]:
+    """Return 600 samples of 15 minutes, MB: a leak of so much an hour beside noise and steps."""
+    step = 0.0
+    values = []
+    for i in range(600):
+        step += generator.choice([0.0] * 99 + [0.05]) - 0.0005
+        values.append(300 + leak * i / 2400 + step + generator.gauss(0, noise))
+    return values
+
+
+TIMES = [i / 2400 for i in range(600)]
+
+
+def test_a_leak_is_seen_by_the_fit_and_memory_that_only_wavers_is_not() -> None:
+    generator = random.Random(0)
+    for _ in range(20):
+        assert fit(TIMES, _memory(generator, 0.0)).least <= 1
+        leak = fit(TIMES, _memory(generator, 20.0))
+        assert leak.least > 1
+        assert abs(leak.slope - 20) < 5
+
+
+def test_one_step_of_memory_is_not_sure_to_be_a_leak() -> None:
+    """Taken as independent, the samples around it would make it one."""
+    stepped = [300.0] * 300 + [300.5] * 300
+    assert fit(TIMES, stepped).slope > 2
+    assert fit(TIMES, stepped).least <= 1
+
+
+def test_a_fit_knows_what_it_cannot_know() -> None:
+    assert fit([], []).error == math.inf
+    assert fit([0, 1], [1, 2]).error == math.inf
+    assert fit([0, 0, 0], [1, 2, 3]).error == math.inf
+    assert fit([0, 1, 2, 3], [5, 7, 9, 11]) == pytest.approx((2, 0))
+    assert fit([0, 1, 2, 3], [5, 5, 5, 5]) == (0, 0)
+
+
+def test_the_interval_of_a_fit_holds_the_true_slope_as_often_as_it_says() -> None:
+    generator = random.Random(0)
+    hits = 0
+    for _ in range(400):
+        found = fit(range(30), [2 * i + generator.gauss(0, 1) for i in range(30)])
+        hits += abs(found.slope - 2) <= found.error
+    assert 0.92 <= hits / 400 <= 0.99
