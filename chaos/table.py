@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from chaos.clients import clients
+from chaos.defaults import defaults
 from chaos.limits import limits
 from chaos.malformed import malformed
 from chaos.outcome import Outcome
@@ -43,4 +44,8 @@ FAULTS = {
     ),
     "overload": Fault("Five times what a server can answer costs it nothing.", overload),
     "soak": Fault("Memory of a worker does not grow with its requests, and a leak is seen.", soak),
+    "defaults": Fault(
+        "Strangers, addresses and damaged archives are refused; it serves where little is allowed.",
+        defaults,
+    ),
 }
