@@ -7,7 +7,7 @@ from tqdm import tqdm
 from chaos.outcome import Outcome
 from chaos.scene import Scene
 
-_CLIENTS, _REQUESTS, _IN_SHORT = 64, 200_000, 1_500
+_CLIENTS, _REQUESTS, _IN_SHORT = 64, 200_000, 1_000
 # Every sixteenth request holds eight sentences.
 _SIZES = (*(1,) * 15, 8)
 _SECONDS = 3600.0

@@ -34,7 +34,7 @@ class Record:
 
 
 class Traffic:
-    """Threads, one a client, that send until ``stop`` or for ``most`` requests.
+    """Threads, one a client, that send until the ``with`` ends or for ``most`` requests.
 
     A request is due at its time whether or not the ones before are answered; where no client is
     free it is late, and its latency counts from when it was due. Without a rate each client sends
@@ -61,6 +61,7 @@ class Traffic:
 
         """
         self.records: list[Record] = []
+        self._open: dict[int, tuple[range, float]] = {}
         self._numbers, self._rate, self._most, self._sizes = numbers, rate, most, sizes
         self._over, self._lock = threading.Event(), threading.Lock()
         self._began, self._slots = time.monotonic(), itertools.count()
@@ -76,10 +77,20 @@ class Traffic:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """End; wait for the last answers unless there is an error, which must not wait."""
+        """End; wait for the last answers unless there is an error, which must not wait.
+
+        What is not answered even then has failed.
+        """
         self._over.set()
-        if kind is None:
-            self.wait(_LAST)
+        if kind is not None or self.wait(_LAST):
+            return
+        with self._lock:
+            now, none = time.monotonic(), table([])
+            self.records += [
+                Record(numbers, due, due, now, 0, none, f"no answer after {now - due:.0f} s")
+                for numbers, due in self._open.values()
+            ]
+            self._open.clear()
 
     def wait(self, seconds: float) -> bool:
         """Wait for all clients to end; False when time is up before."""
@@ -101,7 +112,12 @@ class Traffic:
             due = self._began + slot / self._rate if self._rate else time.monotonic()
             if (early := due - time.monotonic()) > 0 and self._over.wait(early):
                 return
-            self.records.append(one(ask, range(numbers[0], numbers[0] + size), due))
+            these = range(numbers[0], numbers[0] + size)
+            self._open[slot] = these, due
+            record = one(ask, these, due)
+            with self._lock:
+                if self._open.pop(slot, None):  # else it was given up
+                    self.records.append(record)
 
 
 def one(ask: Ask, numbers: range, due: float) -> Record:

@@ -31,13 +31,15 @@ def is_free(port: int) -> bool:
 def birth(pid: int) -> int | None:
     """Return when a live process started, in clock ticks since boot, or None.
 
-    A pid alone may have been given to another process since; with its birth it is unique.
+    A pid alone may have been given to another process since; with its birth it is unique. Of a
+    process that was killed the first thread may be gone while others still hold its ports.
     """
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
         return None
-    return None if fields[0] == "Z" else int(fields[19])
+    state, threads, started = fields[0], int(fields[17]), int(fields[19])
+    return None if state == "Z" and threads <= 1 else started
 
 
 def environment(pid: int) -> bytes:

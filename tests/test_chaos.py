@@ -1,14 +1,21 @@
 """Each fault in its short form against a real TorchServe, and that none can pass unseen."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from chaos import clients as many
+from chaos import traffic as traffic_module
 from chaos.outcome import Outcome
-from chaos.parts import sentence
+from chaos.parts import Offline, sentence
 from chaos.report import code, survive
 from chaos.scene import FIRST, SECOND, Scene
 from chaos.stop import accepted
@@ -18,6 +25,9 @@ from model_src.errors import ServerError
 from scripts import chaos
 from scripts.options import Parser
 from serving.client import AnswerError
+from serving.process import birth, group
+from serving.server import Server
+from tests.conftest import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +35,21 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     """One scene for all, whose server is lent from fault to fault."""
     with Scene(tmp_path_factory.mktemp("chaos"), short=True, minutes=0.1) as made:
         yield made
+
+
+def test_a_server_that_answers_otherwise_than_offline_does_not_pass(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Other(Offline):
+        def scores(self, version: str, texts: list[str]) -> np.ndarray:
+            return honest.scores(SECOND, texts)
+
+    honest = scene.offline
+    monkeypatch.setattr(scene, "offline", Other({}))
+    monkeypatch.setattr(many, "_IN_SHORT", 100)
+    outcome = survive(FAULTS["clients"], scene)
+    assert not outcome.passed
+    assert (outcome.numbers["asked"], outcome.numbers["wrong"]) == (100, 100)
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -86,6 +111,42 @@ def test_traffic_keeps_its_rate_and_counts_lateness() -> None:
     assert len(due) == 20
     assert 0.37 < due[-1] - due[0] < 0.39
     assert all(each.began >= each.due for each in traffic.records)
+
+
+def test_an_interruption_leaves_no_process_and_no_file(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "scripts", "chaos", "--short", "--fault", "worker-kill"]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE) as process:
+        assert process.stderr
+        shown = b""
+        while b"kills:" not in shown and (more := os.read(process.stderr.fileno(), 2**16)):
+            shown += more
+        (state,) = tmp_path.glob("*/run1/server.json")
+        found = Server.read(state.parent)
+        assert found
+        alive = group(found.pid)
+        process.send_signal(signal.SIGINT)
+        shown += process.stderr.read()
+    assert process.returncode == 130, shown
+    assert len(alive) > 1
+    assert not any(birth(pid) for pid in [*alive, found.keeper])
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_request_that_hangs_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask(texts: list[str]) -> list[dict[str, object]]:
+        asked.wait(20)
+        released.wait(20)
+        return []
+
+    asked, released = threading.Barrier(3), threading.Event()
+    monkeypatch.setattr(traffic_module, "_LAST", 0.1)
+    with Traffic([ask] * 2, iter(range(100))) as traffic:
+        asked.wait(20)
+    released.set()
+    assert traffic.wait(20)
+    assert [each.status for each in traffic.records] == [0, 0]
+    assert "no answer after" in traffic.records[0].said
 
 
 def _run(*options: object) -> int:
