@@ -46,13 +46,16 @@ def limits(scene: Scene) -> Outcome:
         left = _settled(found, files)
         alive = workers(found) == before
     every = [tally for group in tallies.values() for tally in group]
-    p99 = {n: statistics.median(each.p99_ms for each in group) for n, group in tallies.items()}
+    p99 = {
+        name: statistics.median(each.numbers()["p99_ms"] for each in group)
+        for name, group in tallies.items()
+    }
     most = max(_TIMES * p99["alone"], _NOISE if scene.short else 0.0)
     not_right = sum(each.asked - each.right for each in every)
     numbers: dict[str, float | int] = {
         "limits": len([*_limits(1)]),
         "other than documented": len(wrong),
-        **{f"p99 {name}, ms": value for name, value in p99.items()},
+        **{f"p99_ms {name}": value for name, value in p99.items()},
         "requests beside": sum(each.asked for each in every),
         "not right": not_right,
         "workers lost": int(not alive),

@@ -3,6 +3,7 @@
 import http.client
 import json
 import time
+from collections.abc import Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -51,16 +52,16 @@ def overload(scene: Scene) -> Outcome:
     }
     goodput = sum(each.ended <= ended for each in _right(flood)) / seconds
     numbers: dict[str, float | int] = {
-        "peak, requests/s": round(peak, 1),
-        "offered, requests/s": round(len(flood) / seconds, 1),
-        "answered in time, requests/s": round(goodput, 1),
-        "share of the peak": round(goodput / peak, 3),
-        "refused with 503": tallies["flood"].refused,
+        "peak_a_second": round(peak, 1),
+        "offered_a_second": round(len(flood) / seconds, 1),
+        "answered_a_second": round(goodput, 1),
+        "share_of_peak": round(goodput / peak, 3),
+        "refused_503": tallies["flood"].refused,
         "failed otherwise": sum(each.failed for each in tallies.values()),
         "wrong": sum(each.wrong for each in tallies.values()),
-        "p99 before, ms": round(normal, 1),
-        "p99 in the flood, ms": round(_p99(_right(flood)), 1),
-        "p99 one second after, ms": round(_p99(next_), 1),
+        "p99_ms before": round(normal, 1),
+        "p99_ms in the flood": round(_p99(_right(flood)), 1),
+        "p99_ms one second after": round(_p99(next_), 1),
         "workers lost": int(not alive),
     }
     return Outcome(
@@ -79,7 +80,7 @@ def overload(scene: Scene) -> Outcome:
     )
 
 
-def _load(scene: Scene, asks: list[Ask], seconds: float, rate: float = 0.0) -> list[Record]:
+def _load(scene: Scene, asks: Sequence[Ask], seconds: float, rate: float = 0.0) -> list[Record]:
     with scene.around(asks, rate=rate) as traffic:
         time.sleep(seconds)
     return traffic.records

@@ -48,12 +48,12 @@ def soak(scene: Scene) -> Outcome:
     for number, pid in enumerate(good, 1):
         for field in _FIELDS:
             found_ = _fit(good[pid], field)
-            numbers[f"worker {number} {field}, MB"] = round(good[pid][-1][1][field], 1)
-            numbers[f"worker {number} {field}, MB/h"] = round(found_.slope, 2)
-            numbers[f"worker {number} {field}, ± MB/h"] = round(found_.error, 2)
+            numbers[f"worker {number} {field} MB"] = round(good[pid][-1][1][field], 1)
+            numbers[f"worker {number} {field} MB/h"] = round(found_.slope, 2)
+            numbers[f"worker {number} {field} ± MB/h"] = round(found_.error, 2)
     leaks = [_fit(samples, "Rss") for samples in bad.values()]
-    numbers["control, MB/h"] = round(min(each.slope for each in leaks), 1)
-    numbers["control, ± MB/h"] = round(max(each.error for each in leaks), 1)
+    numbers["control Rss MB/h"] = round(min(each.slope for each in leaks), 1)
+    numbers["control Rss ± MB/h"] = round(max(each.error for each in leaks), 1)
     numbers |= {"not right": tally.asked - tally.right, "workers lost": int(not alive)}
     steady = all(_fit(samples, "Rss").least <= most for samples in good.values())
     caught = all(each.least > most for each in leaks)

@@ -3,14 +3,19 @@
 import json
 import math
 import random
+import zipfile
+from pathlib import Path
 
 import pytest
 
+from chaos.damaged import DAMAGED, WEIGHTS
 from chaos.fit import fit
 from chaos.naughty import HALVES, STRINGS
 from chaos.payload import Payload
 from chaos.payloads import PAYLOADS
+from model_src.errors import ServerError
 from model_src.tokenizer import text_problem
+from serving.store import Archive
 
 
 @pytest.fixture(scope="module")
@@ -100,3 +105,37 @@ def test_the_interval_of_a_fit_holds_the_true_slope_as_often_as_it_says() -> Non
         found = fit(range(30), [2 * i + generator.gauss(0, 1) for i in range(30)])
         hits += abs(found.slope - 2) <= found.error
     assert 0.92 <= hits / 400 <= 0.99
+
+
+# --- damaged archives
+
+
+@pytest.fixture(scope="module")
+def mar(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smallest file that counts as an archive."""
+    path = tmp_path_factory.mktemp("mar") / "good.mar"
+    model = {"modelName": "good", "modelVersion": "1.0", "handler": "glove.py"}
+    with zipfile.ZipFile(path, "w") as packed:
+        packed.writestr("model/", "")
+        packed.writestr(WEIGHTS, bytes(1000))
+        packed.writestr("MAR-INF/MANIFEST.json", json.dumps({"model": model}))
+    return path
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_archive_is_refused_before_anything_starts(
+    mar: Path, tmp_path: Path, name: str
+) -> None:
+    assert Archive.read(mar).name == "good"
+    DAMAGED[name](mar, tmp_path / "bad.mar")
+    with pytest.raises(ServerError, match=r"bad\.mar is damaged"):
+        Archive.read(tmp_path / "bad.mar")
+
+
+def test_an_archive_with_two_files_of_one_name_is_refused(mar: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.mar"
+    bad.write_bytes(mar.read_bytes())
+    with zipfile.ZipFile(bad, "a") as packed, pytest.warns(UserWarning, match="Duplicate name"):
+        packed.writestr(WEIGHTS, b"other")
+    with pytest.raises(ServerError, match="is damaged"):
+        Archive.read(bad)
