@@ -4,9 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from chaos.clients import clients
+from chaos.defaults import defaults
+from chaos.limits import limits
+from chaos.malformed import malformed
 from chaos.outcome import Outcome
+from chaos.overload import overload
 from chaos.restart import restart
 from chaos.scene import Scene
+from chaos.soak import soak
 from chaos.stop import stop
 from chaos.swap import swap
 from chaos.worker_kill import worker_kill
@@ -30,4 +35,17 @@ FAULTS = {
     ),
     "swap": Fault("Another version is deployed without an answer lost or mixed.", swap),
     "stop": Fault("A stop answers every request that was accepted, and leaves nothing.", stop),
+    "malformed": Fault(
+        "Malformed requests and naughty sentences get an error or the offline answer, no 5xx.",
+        malformed,
+    ),
+    "limits": Fault(
+        "Sizes at their limits, slow, silent and leaving clients delay nobody.", limits
+    ),
+    "overload": Fault("Five times what a server can answer costs it nothing.", overload),
+    "soak": Fault("Memory of a worker does not grow with its requests, and a leak is seen.", soak),
+    "defaults": Fault(
+        "Strangers, addresses and damaged archives are refused; it serves where little is allowed.",
+        defaults,
+    ),
 }

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,9 @@ _BROKEN = Failure(HTTPStatus.INTERNAL_SERVER_ERROR, "the model failed on this te
 _LATE = Failure(
     HTTPStatus.SERVICE_UNAVAILABLE, "not answered in time: send fewer sentences at once"
 )
-# Sentences between two looks at the clock.
-_CHUNK = 32
+# What is computed between two looks at the clock: sentences, and tokens with their padding, of
+# which a large transformer reads so many in a few seconds.
+_CHUNK, _CHUNK_TOKENS = 32, 3200
 
 
 class BaseHandler:
@@ -50,6 +52,7 @@ class BaseHandler:
         self.source = Path()
         self.ledger = Ledger(None)
         self.seconds = 40.0
+        self.longest = 512
         self.model = Model("", "", [])
         self.about: dict[str, object] = {}
 
@@ -68,6 +71,7 @@ class BaseHandler:
         family = family_of(self.predictor.bundle.config)
         if family.handler != self.kind:
             raise BundleError(f"{type(self).__name__} does not serve {family.handler} models")
+        self.longest = self.predictor.bundle.config.n_ctx
         version = ((context.manifest or {}).get("model") or {}).get("modelVersion", "")
         self.model = Model(context.model_name or "", version, self.predictor.bundle.labels)
         self.about = self._describe()
@@ -142,25 +146,26 @@ class BaseHandler:
         """
         good = [text for text in texts if isinstance(text, str)]
         predictions: list[Answer] = []
-        for start in range(0, len(good), _CHUNK):
-            chunk = good[start : start + _CHUNK]
+        for chunk in chunks(good, self.longest):
             late = time.monotonic() > deadline
-            predictions += [_LATE] * len(chunk) if late else self._predict(chunk)
+            predictions += [_LATE] * len(chunk) if late else self._predict(chunk, deadline)
         found = iter(predictions)
         return [next(found) if isinstance(text, str) else Failure.of(text) for text in texts]
 
-    def _predict(self, texts: list[str]) -> list[Answer]:
+    def _predict(self, texts: list[str], deadline: float) -> list[Answer]:
         """Predict texts at once, or each alone when that fails."""
         began = time.perf_counter()
         try:
             return list(self.predictor.predict(texts))
         except Exception:  # noqa: BLE001 - one bad text must not harm its mates
             self._log_error()
-            return [self._alone(text) for text in texts]
+            return [self._alone(text, deadline) for text in texts]
         finally:
             self.ledger.ran(self.predictor.tokens, time.perf_counter() - began)
 
-    def _alone(self, text: str) -> Answer:
+    def _alone(self, text: str, deadline: float) -> Answer:
+        if time.monotonic() > deadline:
+            return _LATE
         try:
             return self.predictor.predict([text])[0]
         except Exception:  # noqa: BLE001 - the client gets a 500 of its own
@@ -197,3 +202,21 @@ class BaseHandler:
         kind, _, trace = sys.exc_info()
         frames = " <- ".join(f"{f.name}:{f.lineno}" for f in reversed(traceback.extract_tb(trace)))
         logger.error("%s in %s", kind.__name__ if kind else "error", frames)
+
+
+def chunks(texts: list[str], limit: int) -> Iterator[list[str]]:
+    """Split ``texts`` in their order into what is computed at once.
+
+    No tokenizer has run yet: two characters count as a token, up to ``limit``.
+    """
+    chunk: list[str] = []
+    longest = 0
+    for text in texts:
+        tokens = min(len(text) // 2 + 1, limit)
+        longest = max(longest, tokens)
+        if chunk and (len(chunk) == _CHUNK or (len(chunk) + 1) * longest > _CHUNK_TOKENS):
+            yield chunk
+            chunk, longest = [], tokens
+        chunk.append(text)
+    if chunk:
+        yield chunk

@@ -7,6 +7,7 @@ changes neither what is served nor what a restart after a crash brings back.
 import json
 import re
 import shutil
+import stat
 import zipfile
 import zlib
 from dataclasses import dataclass, replace
@@ -76,11 +77,12 @@ class Archive:
                 model = json.loads(packed.read(_MANIFEST))["model"]
                 name, version = str(model["modelName"]), str(model["modelVersion"])
                 names = packed.namelist()
+                inside = all(map(_stays, packed.infolist())) and len({*names}) == len(names)
                 found = packed.read(model["configFile"]) if "configFile" in model else b"{}"
                 settings = dict(yaml.safe_load(found) or {})
                 record = json.loads(packed.read(_GOLDEN)) if _GOLDEN in names else {}
                 golden = record.get("golden", [])
-                whole = packed.testzip() is None
+                whole = inside and packed.testzip() is None
         except _DAMAGE:
             whole = False
         if not whole or not (NAME.fullmatch(name) and NAME.fullmatch(version)):
@@ -125,6 +127,13 @@ class Archive:
                         out.open(entry, "w", force_zip64=True) as copy,
                     ):
                         shutil.copyfileobj(source, copy)
+
+
+def _stays(entry: zipfile.ZipInfo) -> bool:
+    """Tell whether an entry is a file, or a folder, that unpacks below the archive's own folder."""
+    name = entry.filename
+    above = name.startswith("/") or "\\" in name or ".." in name.split("/")
+    return not above and not stat.S_ISLNK(entry.external_attr >> 16)
 
 
 def find(model_store: Path, name: str) -> Path:

@@ -2,13 +2,14 @@
 
 import json
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from handlers.base import BaseHandler
+from handlers.base import BaseHandler, chunks
 from handlers.glove import GloveHandler
 from handlers.protocol import MAX_INSTANCES, parse
 from handlers.transformer import TransformerHandler
@@ -199,6 +200,41 @@ def test_what_the_time_does_not_suffice_for_gets_a_503() -> None:
     answers, context = ask(made, [b'{"text": "a"}', b"{"])
     assert [answer["code"] for answer in answers] == [503, 400]
     assert context.statuses == {0: 503, 1: 400}
+
+
+@pytest.mark.parametrize(
+    ("lengths", "limit", "sizes"),
+    [
+        ([20] * 70, 512, [32, 32, 6]),
+        ([10_000] * 14, 512, [6, 6, 2]),  # of 512 tokens each
+        ([10_000] * 40, 40, [32, 8]),
+        ([20] * 10 + [10_000] * 7, 512, [10, 6, 1]),
+        ([10_000], 5000, [1]),
+        ([], 512, []),
+    ],
+)
+def test_the_clock_is_looked_at_before_a_long_transformer_would_outlast_it(
+    lengths: list[int], limit: int, sizes: list[int]
+) -> None:
+    texts = [f"{i:03}".ljust(length, "x") for i, length in enumerate(lengths)]
+    found = [*chunks(texts, limit)]
+    assert [len(chunk) for chunk in found] == sizes
+    assert [text for chunk in found for text in chunk] == texts
+
+
+def test_sentences_asked_one_by_one_look_at_the_clock_too() -> None:
+    class Slow(Fragile):
+        def predict(self, texts: list[str]) -> list[Prediction]:
+            """Fail together, and take longer alone than there is time."""
+            time.sleep(0.2)
+            return super().predict(["boom"] if len(texts) > 1 else texts)
+
+    made = handler(Slow())
+    made.seconds = 0.5
+    answers, _ = ask(made, [b'{"instances": ["a", "b", "c", "d"]}'])
+    found = [each.get("label", each.get("code")) for each in answers[0]["predictions"]]
+    assert found[0] == "a"
+    assert found[-1] == 503
 
 
 def test_scores_that_are_no_numbers_are_an_error() -> None:

@@ -1,0 +1,84 @@
+"""Malformed requests and naughty sentences, each with a good mate sent in the same moment."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from http import HTTPStatus
+
+from chaos.outcome import Outcome
+from chaos.parts import Offline
+from chaos.payload import GOOD, MARKER, Payload
+from chaos.payloads import PAYLOADS
+from chaos.scene import Scene, workers
+from chaos.wire import Reply, Wire, problem
+from serving.client import read_key
+from serving.server import Server
+
+_THREADS, _CLIENTS, _RATE = 4, 4, 100
+# In the short form only every so many-th payload is sent.
+_STEP = 4
+_MATE = Payload("a mate", GOOD.encode(), "text/plain", texts=(GOOD,))
+
+
+def malformed(scene: Scene) -> Outcome:
+    """Send every payload of the table beside steady traffic to one worker."""
+    payloads = [each for make in PAYLOADS.values() for each in make()]
+    payloads = payloads[:: _STEP if scene.short else 1]
+    # one worker, so that mates share its batches; the short form takes the server that it finds
+    with scene.server(workers=2 if scene.short else 1) as found:
+        before, wire = workers(found), Wire(found)
+        with (
+            scene.traffic(found, clients=_CLIENTS, rate=_RATE, attempts=1) as traffic,
+            ThreadPoolExecutor(_THREADS) as pool,
+        ):
+            replies = list(pool.map(partial(_both, wire), payloads))
+        alive = workers(found) == before
+        told = [*_logged(found)]
+    good = scene.judge(traffic.records)
+    wrong = [*_problems(payloads, replies, scene.offline)]
+    unread = sum(own.status == HTTPStatus.INTERNAL_SERVER_ERROR for own, _ in replies)
+    numbers: dict[str, float | int] = {
+        "payloads": len(payloads),
+        "sentences accepted": sum(bool(each.texts) for each in payloads),
+        "refused": sum(not each.texts for each in payloads),
+        "other than documented": len(wrong),
+        "mates": len(replies),
+        "around": good.asked,
+        "around not right": good.asked - good.right,
+        "workers lost": int(not alive),
+        "logs that quote": len(told),
+        "forms with TorchServe's own 500": unread,
+    }
+    return Outcome(
+        passed=not wrong and good.right == good.asked > 0 and alive and not told,
+        numbers=numbers,
+        said="Every request of chaos/payloads.py with a good mate in the same moment, beside "
+        f"{_RATE} requests a second. A wrong token is 400, a version or path that is not there 404 "
+        "or 405, what is no HTTP 400 or a closed connection. A form whose escapes or parts are "
+        "broken is TorchServe's to read: it answers 500 with a JSON error, and no worker sees it."
+        + "".join(f" {each}." for each in (*wrong[:5], *told)),
+    )
+
+
+def _both(wire: Wire, payload: Payload) -> tuple[Reply, Reply]:
+    """Send a payload and a mate before either is answered."""
+    own, mate = wire.send(payload), wire.send(_MATE)
+    return own(), mate()
+
+
+def _problems(
+    payloads: list[Payload], replies: list[tuple[Reply, Reply]], offline: Offline
+) -> Iterator[str]:
+    for payload, (own, mate) in zip(payloads, replies, strict=True):
+        for sent, reply in ((payload, own), (_MATE, mate)):
+            if said := problem(sent, reply, offline):
+                yield said if sent is payload else f"beside {payload.name}: {said}"
+
+
+def _logged(found: Server) -> Iterator[str]:
+    """Yield the logs that hold a part of what was sent."""
+    secrets = (MARKER, read_key(found.key_file, "inference"))
+    for path in (found.run_dir / "logs").iterdir():
+        content = path.read_text(encoding="utf-8", errors="replace")
+        if any(secret in content for secret in secrets):
+            yield f"{path.name} quotes what was sent"
