@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from handlers import wire
 from handlers.body import MAX_BODY
 from handlers.ledger import Ledger
 from handlers.openinference import Model
@@ -76,6 +77,8 @@ class BaseHandler:
         for batch in (["warm up"], ["warm up", "a longer sentence to warm up with"] * 2) * 2:
             self.predictor.predict(batch)
         self.ledger = Ledger(context, self.predictor.tokens)
+        if settings.get("buffered_socket", True):
+            wire.install()
 
     def handle(self, data: list[dict[str, object]], context: Any) -> list[bytes]:  # noqa: ANN401
         """Answer a batch; a bad request gets its own status, its mates their answers."""

@@ -50,15 +50,15 @@ class Reader:
         batch = []
         while (name := self._field(connection)) is not None:
             headers: list[dict[str, bytes]] = []
-            request = {"requestId": name, "headers": headers, "parameters": []}
+            parameters: list[dict[str, Any]] = []
+            batch.append({"requestId": name, "headers": headers, "parameters": parameters})
             while (name := self._field(connection)) is not None:
                 headers.append({"name": name, "value": self._field(connection) or b""})
             while (name := self._field(connection)) is not None:
                 kind = self._field(connection) or b""
                 value = self._field(connection) or b""
                 parameter = {"name": name.decode(), "contentType": kind.decode(), "value": value}
-                request["parameters"].append(parameter)
-            batch.append(request)
+                parameters.append(parameter)
         return command, batch
 
     def _field(self, connection: Connection) -> bytes | None:
@@ -92,7 +92,7 @@ class Reader:
 
 
 def install() -> bool:
-    """Put ``Reader`` in the place of the worker's own, between two messages; say whether it fits."""
+    """Put ``Reader`` in the place of the worker's own; say whether it is the one that we know."""
     worker, known = sys.modules["__main__"], sys.modules.get(_MODULE)
     own = getattr(known, _NAME, None)
     try:

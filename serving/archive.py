@@ -43,7 +43,7 @@ MODEL_CONFIG = {
     "responseTimeout": 60,
     "startupTimeout": 120,
     "deviceType": "cpu",
-    "handler": {"num_threads": 1, "seconds": 40},
+    "handler": {"num_threads": 1, "seconds": 40, "buffered_socket": True},
 }
 
 
