@@ -75,8 +75,7 @@ def run(
     pinned = {name: environments.requirements(name) for name in peers}
     path = folder / "serving.json"
     known = results.load(path)
-    # Java, or what stands for it, has a core of its own where there are several.
-    workers = max(1, (os.cpu_count() or 1) - 1)
+    workers = os.cpu_count() or 1
     for name in names or MODELS:
         made_with = {
             "title": entries[name].title,

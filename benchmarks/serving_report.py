@@ -101,10 +101,10 @@ def _settings(name: str, found: dict[str, Any]) -> Iterator[str]:
     workers = made["workers"]
     counts = {"workers": workers, "more": workers + 1}
     tools = made["versions"]
-    delay, size = MODEL_CONFIG["maxBatchDelay"], MODEL_CONFIG["batchSize"]
+    size = MODEL_CONFIG["batchSize"]
     yield (
         f"- iclassifier: TorchServe {tools['torchserve']} as `serve start` runs it: Java and "
-        f"{workers} for the model, batches of {size} within {delay} ms"
+        f"{workers} for the model, batches of what waits, up to {size}"
     )
     for each, versions in made["peers"].items():
         packages = ", ".join(f"{key} {value}" for key, value in versions.items() if key != "all")
