@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from handlers import wire
 from handlers.body import MAX_BODY
 from handlers.headers import WORKER, headers_of
 from handlers.ledger import Ledger
@@ -79,6 +80,8 @@ class BaseHandler:
         for batch in (["warm up"], ["warm up", "a longer sentence to warm up with"] * 2) * 2:
             self.predictor.predict(batch)
         self.ledger = Ledger(context, self.predictor.tokens)
+        if settings.get("buffered_socket", True):
+            wire.install()
 
     def handle(self, data: list[dict[str, object]], context: Any) -> list[bytes]:  # noqa: ANN401
         """Answer a batch; a bad request gets its own status, its mates their answers."""

@@ -92,7 +92,7 @@ def _utf8(body: bytes | bytearray) -> str:
 
 def _json(text: str) -> dict[str, object]:
     try:
-        value = json.loads(text, object_pairs_hook=_unique)
+        value = _decoder.decode(text)
     except RecursionError:
         raise RequestError("the JSON body is nested too deeply") from None
     except ValueError:
@@ -107,3 +107,7 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(found) != len(pairs):
         raise RequestError("a key occurs twice in the JSON body")
     return found
+
+
+# Made once: json.loads would make one a call.
+_decoder = json.JSONDecoder(object_pairs_hook=_unique)

@@ -21,10 +21,12 @@ from model_src.errors import RequestError
 from model_src.explain import Explanation
 from model_src.text import text_problem
 
-# Enough for one batch to pay, few enough for eight such requests to end within a time-out.
+# Enough for one batch to pay, few enough for several such requests to end within a time-out.
 MAX_INSTANCES = 128
 # Of a request to explain: each costs as much as some hundred sentences.
 MAX_EXPLAINED = 16
+# Made once: json.dumps would make one a call.
+_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def reply(request: Request, answers: list[Answer], model: Model) -> tuple[HTTPSt
 
 def encode(value: object) -> bytes:
     """Return ``value`` as JSON bytes."""
-    return json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
+    return _encoder.encode(value).encode("utf-8")
 
 
 def _tensors(body: dict[str, object]) -> Request:

@@ -1,5 +1,6 @@
 """The road of a sentence: text, ids, logits, label; the same offline and served."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Self
@@ -14,6 +15,11 @@ from model_src.decode import Prediction, decode
 from model_src.errors import BundleError, nearest
 from model_src.files import read_json
 from model_src.tokenizer import pad_batch
+
+# A batch is closed where one more sentence would take it past this many ids, padding included (up
+# to there what a layer makes stays in the cache: 1,024 ids take five times as long as 512), or cost
+# more padding than this, which takes about as long as another call of the model.
+_IDS, _PADDING = 512, 32
 
 
 class Predictor:
@@ -47,20 +53,37 @@ class Predictor:
             raise BundleError(f"{folder / entry.file} cannot be loaded: {reason}") from None
 
     def predict(self, texts: list[str], batch_size: int = 32) -> list[Prediction]:
-        """Answer ``texts`` in their order; sentences of like length share a batch."""
+        """Answer ``texts`` in their order; at most ``batch_size`` of like length share a batch."""
         bundle, tokenizer = self.bundle, self.bundle.tokenizer
         multi = bool(bundle.config.multi_label)
         encoded = tokenizer.read_batch(texts)
         rows = [each.ids for each in encoded]
         self.tokens += sum(map(len, rows))
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        order: list[int] = []
         answers: list[Prediction] = []
         with torch.inference_mode():
-            for start in range(0, len(order), batch_size):
-                batch = [rows[i] for i in order[start : start + batch_size]]
-                logits = self.backend(*pad_batch(batch, tokenizer.pad_id))
+            for batch in batches([len(row) for row in rows], batch_size):
+                logits = self.backend(*pad_batch([rows[i] for i in batch], tokenizer.pad_id))
                 answers += decode(logits, bundle.labels, multi_label=multi)
+                order += batch
         for i, answer in zip(order, tuple(answers), strict=True):
             cut = encoded[i].truncated
             answers[i] = replace(answer, truncated=True) if cut else answer
         return answers
+
+
+def batches(lengths: list[int], most: int) -> Iterator[list[int]]:
+    """Yield the positions of at most ``most`` sentences at a time, from the shortest on."""
+    batch: list[int] = []
+    longest = 0
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+        length, count = lengths[i], len(batch)
+        if batch and (
+            count == most or (count + 1) * length > _IDS or count * (length - longest) > _PADDING
+        ):
+            yield batch
+            batch = []
+        batch.append(i)
+        longest = length
+    if batch:
+        yield batch

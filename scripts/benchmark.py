@@ -1,4 +1,4 @@
-"""Measure accuracy, training, speed, formats or settings; write the table under results/."""
+"""Measure accuracy, training, speed, formats, settings or serving; write the table to results/."""
 
 import argparse
 from collections.abc import Callable, Iterable
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import accuracy, formats, launch, speed, training
+from benchmarks import accuracy, formats, launch, serving, speed, training
 from benchmarks.aims import AIMS
 from benchmarks.entries import ENTRIES
 from benchmarks.untrained import Choice
@@ -39,6 +39,12 @@ def _launch(args: argparse.Namespace) -> Path:
     return launch.run(args.results)
 
 
+def _serving(args: argparse.Namespace) -> Path:
+    _check("entry", args.entry, serving.MODELS)
+    plan = serving.Plan(args.seconds) if args.seconds else serving.Plan()
+    return serving.run(args.results, args.entry or [], plan)
+
+
 @dataclass(frozen=True)
 class Kind:
     """One entry: what is measured, and the options it needs and takes beside --results."""
@@ -56,6 +62,7 @@ KINDS = {
     "speed": Kind("text to label, beside padded and the floor", _speed, ("data_dir",), _CHOICE),
     "formats": Kind("every model in every format", _formats, (), _CHOICE),
     "launch": Kind("what settings of a worker's process are worth", _launch),
+    "serving": Kind("our server beside others, under load", _serving, (), ("entry", "seconds")),
 }
 _OPTIONS: dict[str, dict[str, Any]] = {
     "data_dir": {"type": Path, "help": "e.g. Snips or SST-2"},
@@ -63,6 +70,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "entry": {"action": "append", "help": "only this model; a wrong name lists them"},
     "format": {"action": "append", "help": f"only this format ({', '.join(FORMATS)})"},
     "sentences": {"type": count, "help": "how many are answered (default 200, formats: 64)"},
+    "seconds": {"type": count, "help": f"of one measure (default {serving.Plan.seconds})"},
 }
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from model_src.errors import ServerError
+from serving import nowait
 from serving.process import birth, environment
 from serving.store import Served
 
@@ -80,7 +81,7 @@ def launch(run_dir: Path) -> "subprocess.Popen[bytes]":
         f"-Djava.io.tmpdir={tmp}",
         f"-Dlog4j.configurationFile={(ROOT / 'serving' / 'log4j2.xml').as_uri()}",
         "-cp",
-        f"{site}/ts/frontend/*",
+        nowait.class_path(Path(site, "ts", "frontend"), tmp / "classes"),
         "org.pytorch.serve.ModelServer",
         *("--python", sys.executable, "-f", str(run_dir / "config.properties")),
         *("-s", str(run_dir / STORE), "-ncs"),

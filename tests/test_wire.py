@@ -1,0 +1,192 @@
+"""The buffered reader of a worker's socket hands over what TorchServe's own does, byte for byte."""
+
+import contextlib
+import json
+import os
+import random
+import socket
+import struct
+import subprocess
+import sys
+import time
+import types
+import warnings
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from handlers import wire
+from serving.archive import archive
+from tests.conftest import ROOT, exported, tiny_config
+from train import data, loop
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", ResourceWarning)  # ts leaves a file open
+    from ts.protocol import otf_message_handler as own
+
+END = struct.pack("!i", -1)
+
+
+def field(value: str | bytes) -> bytes:
+    content = value.encode() if isinstance(value, str) else value
+    return struct.pack("!i", len(content)) + content
+
+
+def message(bodies: list[bytes]) -> bytes:
+    """A batch as TorchServe's Java writes it."""
+    out = b"I"
+    for number, body in enumerate(bodies):
+        out += field(f"request-{number}")
+        out += field("Host") + field("localhost") + field("X-Empty") + field("") + END
+        out += field("body") + field("application/json") + field(body) + END
+    return out + END
+
+
+class Pieces:
+    """A connection on which bytes arrive in pieces of any size."""
+
+    def __init__(self, content: bytes, seed: int) -> None:
+        self.content, self.generator, self.calls = content, random.Random(seed), 0
+
+    def recv(self, size: int, /) -> bytes:
+        """Return some of what is left."""
+        self.calls += 1
+        count = min(size, self.generator.choice([1, 3, 4, 50, 1000, 100_000]))
+        found, self.content = self.content[:count], self.content[count:]
+        return found
+
+
+BATCHES = [
+    [b'{"text": "good"}'],
+    [b"", b"\x00\xff", "정말".encode(), b"x" * 200_000],
+    [b"a" * size for size in range(30)],
+]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_it_reads_what_torchserve_reads(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TS_DECODE_INPUT_REQUEST", "false")  # as our config.properties has it
+    sent = b"".join(message(bodies) for bodies in BATCHES)
+    mine, theirs = Pieces(sent, seed), Pieces(sent, seed)
+    reader = wire.Reader()
+    for bodies in BATCHES:
+        found = reader(mine)
+        assert found == own.retrieve_msg(theirs)
+        assert [each["parameters"][0]["value"] for each in found[1]] == bodies
+    with pytest.raises(SystemExit):  # the server has gone
+        reader(mine)
+
+
+def test_what_has_arrived_is_read_at_once() -> None:
+    class Whole(Pieces):
+        def recv(self, size: int, /) -> bytes:
+            self.calls += 1
+            found, self.content = self.content[:size], self.content[size:]
+            return found
+
+    sent = message([b"x"] * 8)
+    mine, theirs = Whole(sent, 0), Whole(sent, 0)
+    wire.Reader()(mine)
+    own.retrieve_msg(theirs)
+    assert mine.calls == 1
+    assert theirs.calls > 100
+
+
+def test_only_the_reader_of_the_known_version_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = types.ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", worker)
+    assert not wire.install()  # no worker of TorchServe
+    worker.retrieve_msg = lambda connection: None  # type: ignore[attr-defined]
+    assert not wire.install()  # someone else's
+    worker.retrieve_msg = own.retrieve_msg  # type: ignore[attr-defined]
+    monkeypatch.setattr(wire, "version", lambda name: "0.12.1")
+    assert not wire.install()
+    monkeypatch.setattr(wire, "version", lambda name: "0.12.0")
+    assert wire.install()
+    assert isinstance(worker.retrieve_msg, wire.Reader)
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory, loaded: data.Data, vectors: Path) -> Path:
+    """An archive of a tiny model, unpacked."""
+    work = tmp_path_factory.mktemp("wire")
+    model = loop.train(tiny_config("glove", "cnn", vectors, work), loaded, work / "model").folder
+    export = exported(model, "torchscript", work / "export", loaded.valid)
+    with zipfile.ZipFile(archive(export, "tiny", work)) as packed:
+        packed.extractall(work / "tree")
+    return work / "tree"
+
+
+@contextlib.contextmanager
+def worker(tree: Path, place: Path, *, buffered: bool) -> Iterator[tuple[socket.socket, Path]]:
+    """TorchServe's own worker process with the archive loaded, and its log."""
+    config = tree / "model-config.yaml"
+    settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+    assert settings["handler"]["buffered_socket"] is True  # unless it is switched off
+    changed = settings | {"handler": settings["handler"] | {"buffered_socket": buffered}}
+    place.mkdir()
+    path, log = place / ".ts.sock.9000", place / "log"
+    script = Path(own.__file__).parents[1] / "model_service_worker.py"
+    options = ["--sock-type", "unix", "--sock-name", str(path)]
+    options += ["--metrics-config", str(ROOT / "serving" / "metrics.yaml")]
+    config.write_text(yaml.safe_dump(changed), encoding="utf-8")
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, str(script), *options],
+            cwd=tree,
+            env=os.environ | {"PYTHONPATH": str(tree), "TS_DECODE_INPUT_REQUEST": "false"},
+            stdout=out,
+            stderr=out,
+        )
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(100)
+            while connection.connect_ex(str(path)):
+                assert process.poll() is None, log.read_text(encoding="utf-8")
+                time.sleep(0.05)
+            manifest = json.loads((tree / "MAR-INF" / "MANIFEST.json").read_text(encoding="utf-8"))
+            load = b"L" + field("tiny") + field(str(tree)) + struct.pack("!i", 16)
+            load += field(manifest["model"]["handler"]) + END + field("") + b"\x01"
+            connection.sendall(load)
+            assert b"loaded model tiny" in answer(connection)
+            yield connection, log
+            connection.sendall(b"Z")  # no command; the two readers say so in other words
+            process.wait(timeout=20)
+    finally:
+        process.kill()
+        process.wait()
+        config.write_text(yaml.safe_dump(settings), encoding="utf-8")
+
+
+def answer(connection: socket.socket) -> bytes:
+    """All bytes up to the mark of the end."""
+    found = b""
+    while not found.endswith(END):
+        found += connection.recv(1 << 20)
+    return found
+
+
+def test_a_real_worker_answers_the_same_with_either_reader(tree: Path, tmp_path: Path) -> None:
+    batch = message([b'{"text": "great film"}', b"{", b'{"instances": ["dull", "x"]}', b"\xff"])
+    answers, logs = [], []
+    for buffered in (True, False):
+        with worker(tree, tmp_path / str(buffered), buffered=buffered) as (connection, log):
+            found = []
+            for _ in range(3):
+                connection.sendall(batch)
+                found.append(answer(connection))
+            for i in range(0, len(batch), 100):  # as a slow writer sends it
+                connection.sendall(batch[i : i + 100])
+                time.sleep(0.005)
+            found.append(answer(connection))
+            answers.append(found)
+        logs.append(log.read_text(encoding="utf-8"))
+    assert answers[0] == answers[1]
+    assert len(set(answers[0])) == 1
+    assert answers[0][0].count(b'"label": "') == 3
+    assert answers[0][0].count(b'"code": 400') == 2
+    assert "Invalid command: b'Z'" in logs[0]
+    assert "Invalid command: bytearray(b'Z')" in logs[1]
