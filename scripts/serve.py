@@ -10,7 +10,7 @@ from serving.server import Options, Server
 
 EXAMPLE = "./iclassifier serve start movie_reviews-glove-cnn-torchscript"
 RUN_DIR = ROOT / ".serve" / "default"
-_PORTS = {"inference": 8080, "management": 8081, "metrics": 8082}
+_PORTS = {"inference": 8080, "management": 8081, "metrics": 8082, "grpc_inference": 7070}
 
 
 def add_options(parser: Parser) -> None:
@@ -75,7 +75,7 @@ def _start(args: argparse.Namespace) -> None:
         options = Options(args.workers, args.threads)
         started = server.start(args.model_store, models, args.run_dir, ports, args.seconds, options)
     for model in started.models:
-        say(f"{model}: READY at {started.url(model)}")
+        say(f"{model}: READY at {started.url(model)} and {started.grpc_url(model)}")
     say(how_to_call(started))
 
 
