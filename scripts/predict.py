@@ -27,7 +27,10 @@ def add_options(parser: Parser) -> None:
     """Declare the options."""
     parser.add_argument("texts", nargs="*", help="sentences (default: lines of standard input)")
     parser.add_argument("--model_path", type=Path, help="model or export directory")
-    parser.add_argument("--url", help="http://host:port/predictions/NAME of a running server")
+    parser.add_argument(
+        "--url",
+        help="of a running server: http://host:port/predictions/NAME or grpc://host:port/NAME",
+    )
     keys = RUN_DIR / "key_file.json"
     parser.add_argument("--key_file", type=Path, default=keys, help="keys of that server")
     parser.add_argument(

@@ -11,7 +11,7 @@ from serving.trials import AIMS
 
 EXAMPLE = "./iclassifier serve start movie_reviews-glove-cnn-torchscript"
 RUN_DIR = ROOT / ".serve" / "default"
-_PORTS = {"inference": 8080, "management": 8081, "metrics": 8082}
+_PORTS = {"inference": 8080, "management": 8081, "metrics": 8082, "grpc_inference": 7070}
 
 
 def add_options(parser: Parser) -> None:
@@ -92,7 +92,7 @@ def _start(args: argparse.Namespace) -> None:
         models = args.models or sorted(path.stem for path in args.model_store.glob("*.mar"))
         started = server.start(args.model_store, models, args.run_dir, ports, args.seconds, options)
     for model in started.models:
-        say(f"{model}: READY at {started.url(model)}")
+        say(f"{model}: READY at {started.url(model)} and {started.grpc_url(model)}")
     say(how_to_call(started))
 
 

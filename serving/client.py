@@ -1,4 +1,4 @@
-"""Ask a running server over its REST interface: kept connections, retries, sentences in batches.
+"""Ask a running server over REST or gRPC: kept connections, retries, sentences in batches.
 
 No sentence and no token is part of an exception or of a log line.
 """
@@ -7,6 +7,7 @@ import contextlib
 import email.utils
 import json
 import random
+import re
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -31,6 +32,7 @@ _FIRST_WAIT, _LONGEST_WAIT, _LONGEST_ASKED = 0.1, 5.0, 60.0
 _CONNECT = 5.0
 # Characters of JSON a request: half of what a server takes.
 _MOST = 500_000
+_ADDRESS = re.compile(r"https?://.+/predictions/.|grpc://[^/]+:\d+/[^/]+")
 # What TorchServe says of a token it does not know, and how long a new one may be on its way.
 _BAD_KEY, _KEY_WAIT, _KEY_READS = "InvalidKeyException", 0.2, 3
 
@@ -53,7 +55,8 @@ class Client:
         """Take the address of a model and the keys of its server.
 
         Args:
-            url: ``http://host:port/predictions/NAME``, or ``https`` for a front.
+            url: ``http://host:port/predictions/NAME``, ``https`` for a front, or
+                ``grpc://host:port/NAME`` for the same answers over gRPC.
             key_file: TorchServe's; read again when it refuses a key, for keys rotate.
             seconds: the longest wait for one answer.
             attempts: how often a request is sent before an error is raised.
@@ -63,8 +66,10 @@ class Client:
             ca_file: certificates to trust instead of those that everybody trusts.
 
         """
-        if not url.startswith(("http://", "https://")) or "/predictions/" not in url:
-            raise ServerError(f"{url!r} is no http://host:port/predictions/NAME")
+        if not _ADDRESS.match(url):
+            raise ServerError(
+                f"{url!r} is no http://host:port/predictions/NAME and no grpc://host:port/NAME"
+            )
         self.url, self.key_file = url, key_file
         self.seconds, self.attempts, self.connections = seconds, max(attempts, 1), connections
         wanted = {"top_k": top_k, "threshold": threshold}
@@ -80,6 +85,12 @@ class Client:
         adapter = HTTPAdapter(pool_maxsize=max(connections, 16), pool_block=True)
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, adapter)
+        if url.startswith("grpc://"):
+            if ca_file:
+                raise ServerError("grpc:// is not encrypted: --ca_file is for an https address")
+            from serving.grpc_client import GrpcAdapter  # loads for longer than REST takes
+
+            self._session.mount("grpc://", GrpcAdapter(url))
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -103,6 +114,8 @@ class Client:
 
     def explain(self, text: str, target: str | None = None) -> dict[str, Any]:
         """Return what each word adds to the logit of a label: ``target``, or else the best."""
+        if self.url.startswith("grpc://"):
+            raise ServerError("TorchServe explains nothing over gRPC: give the http address")
         body = {"text": text} if target is None else {"text": text, "target": target}
         return self._post(self.url.replace("/predictions/", "/explanations/", 1), body)
 

@@ -86,6 +86,10 @@ class Server:
         """Return where ``model`` answers."""
         return f"http://127.0.0.1:{self.ports['inference']}/predictions/{model}"
 
+    def grpc_url(self, model: str) -> str:
+        """Return the same for gRPC."""
+        return f"grpc://127.0.0.1:{self.ports['grpc_inference']}/{model}"
+
     def workers(self, model: str) -> list[dict[str, Any]]:
         """Return TorchServe's own record of each worker of ``model``; empty when it is silent."""
         try:
@@ -196,7 +200,8 @@ def start(
         model_store: the folder of ``.mar`` files.
         models: names of archives in it, or paths; of several versions the first is the default.
         run_dir: where the server keeps its state, keys, archives, logs and temporary files.
-        ports: some of ``inference management metrics``; free ones are taken for the others.
+        ports: some of ``inference management metrics grpc_inference``; free ones are taken
+            for the others.
         seconds: the time within which all models must be READY.
         options: workers and threads a model, and the life of a token.
 

@@ -231,7 +231,8 @@ def test_after_java_was_killed_start_brings_the_same_back(
     (run_dir / "tmp" / ".ts.sock.9000").touch()
     (run_dir / "tmp" / ".model_server.pid").write_text("1", encoding="utf-8")
     assert Server.find(run_dir) is None
-    options = [f"--{name}_port=0" for name in ("inference", "management", "metrics")]
+    names = ("inference", "management", "metrics", "grpc_inference")
+    options = [f"--{name}_port=0" for name in names]
     said = verb(capsys, "serve", "start", "--run_dir", run_dir, *options)
     assert "Going on with what the killed server" in said
     after = live(run_dir)

@@ -80,8 +80,8 @@ def test_a_second_quickstart_uses_what_is_finished(clone: Path) -> None:
 
 
 def test_the_verbs_of_the_readme_work_one_after_the_other(clone: Path) -> None:
-    if not all(is_free(port) for port in (8080, 8081, 8082)):
-        pytest.skip("another server of this machine uses the default ports 8080 to 8082")
+    if not all(is_free(port) for port in (8080, 8081, 8082, 7070)):
+        pytest.skip("another server of this machine uses the default ports 8080 to 8082 and 7070")
     lines = commands("sh")
     assert len(lines) >= 12
     done = subprocess.run(
