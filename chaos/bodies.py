@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from chaos.naughty import HALVES, STRINGS
 from chaos.payload import GOOD, JSON, TEXT, Payload, plain, refused
 from handlers.body import MAX_BODY
-from model_src.tokenizer import text_problem
+from model_src.text import text_problem
 
 _VALUES = (
     *("null", "true", "false", "0", "-1", "1.5", "1e308", "12345678901234567890", "[]", "{}"),

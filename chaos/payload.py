@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from model_src.tokenizer import text_problem
+from model_src.text import text_problem
 
 JSON, TEXT, FORM = "application/json", "text/plain", "application/x-www-form-urlencoded"
 GOOD = "a great film"

@@ -14,7 +14,7 @@ from chaos.naughty import HALVES, STRINGS
 from chaos.payload import Payload
 from chaos.payloads import PAYLOADS
 from model_src.errors import ServerError
-from model_src.tokenizer import text_problem
+from model_src.text import text_problem
 from serving.store import Archive
 
 
