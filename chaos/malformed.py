@@ -16,7 +16,7 @@ from serving.server import Server
 
 _THREADS, _CLIENTS, _RATE = 4, 4, 100
 # In the short form only every so many-th payload is sent.
-_STEP = 4
+_STEP = 8
 _MATE = Payload("a mate", GOOD.encode(), "text/plain", texts=(GOOD,))
 
 
