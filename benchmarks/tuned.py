@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from benchmarks import machine, results
-from serving.trials import CLIENTS, Aim, Trial
+from serving.trials import BUSY, CLIENTS, Aim, Trial, unsteadiness
 from serving.tune import Tuned
 
 
@@ -36,10 +36,13 @@ def table(found: Tuned) -> list[str]:
 
 def conclusion(found: Tuned, aim: Aim) -> list[str]:
     """Return the rule of choice and what it has chosen, beside what the archive has said."""
-    before, *_ = found.steps["workers"]
-    after, *_ = found.steps["server"]
+    tried = found.steps["workers"]  # which holds both, asked in turns
+    before, after = tried[0], next(each for each in tried if each.setting == found.setting)
+    spread = unsteadiness(tried, aim)
     own = "as it was" if found.setting == found.own else f"before: {found.own}"
+    busy = f"Rounds differ by {spread:.0%}: tune again when the machine does less."
     return [
+        *([busy] if spread > BUSY else []),
         f"Rule: {aim.rule}.",
         f"Chosen: {found.setting}, {_said(after, aim)} ({own}, {_said(before, aim)}).",
     ]

@@ -14,6 +14,8 @@ CLIENTS = (1, 16, 64)
 # Settings whose rates differ by less are equal: then the fewer workers, each of which is a copy of
 # the model in memory. A server-wide line must gain more than the second, for all models pay for it.
 _EQUAL, _GAIN = 0.03, 0.05
+# Rounds that differ by more say that the machine did something else meanwhile.
+BUSY = 0.15
 # How much of the lowest p50 a setting may lose to be chosen for latency.
 _SLACK = 0.10
 
@@ -139,6 +141,15 @@ def best(trials: Sequence[Trial], aim: Aim) -> Trial:
     enough = (1 - _EQUAL) * max(each.rate(aim.clients) for each in quick)
     equal = [each for each in quick if each.rate(aim.clients) >= enough]
     return min(equal, key=lambda each: (each.setting.workers * each.setting.threads, each.ms(1)))
+
+
+def unsteadiness(trials: Sequence[Trial], aim: Aim) -> float:
+    """Return by how much the rounds of a trial differ, a share of their median, middle trial."""
+    return statistics.median(
+        (max(rates) - min(rates)) / each.rate(aim.clients)
+        for each in trials
+        if (rates := each.rates(aim.clients))
+    )
 
 
 def gains(before: Trial, after: Trial, aim: Aim) -> bool:

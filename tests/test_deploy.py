@@ -253,14 +253,14 @@ def test_workers_and_threads_given_after_a_kill_are_taken(
     while group(before.pid):
         time.sleep(0.01)
     options = [f"--{name}_port=0" for name in ("inference", "management", "metrics")]
-    options += ["--workers=1", "--threads=2"]
+    options += ["--workers=2", "--threads=2"]
     verb(capsys, "serve", "start", "--run_dir", run_dir, *options)
     after = live(run_dir)
     assert [(each.version, each.workers, each.threads) for each in after.served] == [
-        *(("1.0", 1, 2), ("7", 1, 2))
+        *(("1.0", 2, 2), ("7", 2, 2))
     ]
     assert after.minutes == before.minutes
-    assert len(after.admin.workers(NAME, "1.0")) == 1
+    assert len(after.admin.workers(NAME, "7")) == 2
     settings = Archive.read(run_dir / "store" / after.served[0].file).settings
     assert settings["handler"] == {"num_threads": 2, "seconds": 40}
 

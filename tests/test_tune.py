@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from model_src.errors import ServerError, UserError
-from serving import launch, testbed, tune
+from serving import launch, testbed, trials, tune
 from serving.archive import MODEL_CONFIG, archive, check
 from serving.launch import PROPERTIES
 from serving.load import Load
@@ -68,6 +68,13 @@ def test_a_server_wide_line_must_gain_in_every_round_and_lose_nowhere() -> None:
     assert not gains(before, trial(1, 1.0, {16: [104.0, 104.0, 104.0]}), LATENCY)
     assert not gains(before, trial(1, 1.1, {16: [120.0, 110.0, 101.0]}), LATENCY)
     assert not gains(before, trial(1, 1.0, {16: [150.0] * 3, 64: [90.0]}), LATENCY)
+
+
+def test_rounds_that_differ_say_that_the_machine_was_busy() -> None:
+    steady, wild = trial(1, 1.0, {16: [100.0, 98.0, 102.0]}), trial(1, 1.0, {16: [100.0, 50.0]})
+    assert trials.unsteadiness([steady] * 3, LATENCY) == pytest.approx(0.04)
+    assert trials.unsteadiness([steady] * 3, LATENCY) < trials.BUSY
+    assert trials.unsteadiness([steady, wild, wild], LATENCY) > trials.BUSY
 
 
 def test_workers_and_threads_never_ask_for_more_than_there_is() -> None:
