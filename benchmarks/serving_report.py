@@ -103,8 +103,8 @@ def _settings(name: str, found: dict[str, Any]) -> Iterator[str]:
     tools = made["versions"]
     size = MODEL_CONFIG["batchSize"]
     yield (
-        f"- iclassifier: TorchServe {tools['torchserve']} as `serve start` runs it: Java and "
-        f"{workers} for the model, batches of what waits, up to {size}"
+        f"- iclassifier: TorchServe {tools['torchserve']} by `serve start --workers {workers}`, "
+        f"Java and {workers} for the model, batches of what waits, up to {size}"
     )
     for each, versions in made["peers"].items():
         packages = ", ".join(f"{key} {value}" for key, value in versions.items() if key != "all")
