@@ -26,7 +26,7 @@ def write(found: Tuned, aim: Aim, command: str) -> Path:
 
 def table(found: Tuned) -> list[str]:
     """Return a row for each trial: what was set, and what clients have met."""
-    heads = ["step", "workers", "threads", "batch", "delay ms", "server"]
+    heads = ["step", "workers", "threads", "batch", "server"]
     for clients in CLIENTS:
         heads += [f"requests/s at {clients}", "p50 ms", "p99 ms"]
     return results.table(
@@ -55,7 +55,7 @@ def _said(trial: Trial, aim: Aim) -> str:
 
 def _row(step: str, trial: Trial) -> list[str]:
     setting = trial.setting
-    known = (setting.workers, setting.threads, setting.batch, setting.delay)
+    known = (setting.workers, setting.threads, setting.batch)
     server = " ".join(f"{name}={value}" for name, value in trial.properties.items()) or "as it is"
     row = [step, *map(str, known), f"{server}, {trial.errors} errors" if trial.errors else server]
     for clients in CLIENTS:

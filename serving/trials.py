@@ -27,16 +27,13 @@ class Setting:
     workers: int
     threads: int
     batch: int
-    # milliseconds that a batch waits for its mates
-    delay: int
 
     @classmethod
     def of(cls, settings: dict[str, Any]) -> "Setting":
         """Return what the ``settings`` of an archive say; what they leave out is TorchServe's."""
         threads = (settings.get("handler") or {}).get("num_threads", 1)
-        names = {"minWorkers": 1, "batchSize": 1, "maxBatchDelay": 100}
-        workers, batch, delay = (int(settings.get(name, n)) for name, n in names.items())
-        return cls(workers, int(threads), batch, delay)
+        workers, batch = (int(settings.get(name, 1)) for name in ("minWorkers", "batchSize"))
+        return cls(workers, int(threads), batch)
 
     def into(self, settings: dict[str, Any]) -> dict[str, Any]:
         """Return the ``settings`` of an archive with these in their place."""
@@ -44,7 +41,6 @@ class Setting:
             "minWorkers": self.workers,
             "maxWorkers": self.workers,
             "batchSize": self.batch,
-            "maxBatchDelay": self.delay,
             "handler": dict(settings.get("handler") or {}) | {"num_threads": self.threads},
         }
 
@@ -52,7 +48,7 @@ class Setting:
         """Return it in words."""
         workers = "1 worker" if self.workers == 1 else f"{self.workers} workers"
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
-        return f"{workers} of {threads}, batches of {self.batch} within {self.delay} ms"
+        return f"{workers} of {threads}, batches of up to {self.batch}"
 
 
 @dataclass
@@ -87,7 +83,6 @@ class Trial:
             "workers": self.setting.workers,
             "threads": self.setting.threads,
             "batch_size": self.setting.batch,
-            "max_batch_delay_ms": self.setting.delay,
             "properties": self.properties,
             "errors": self.errors,
             "clients": {

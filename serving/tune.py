@@ -16,8 +16,8 @@ from serving.store import Archive
 from serving.testbed import Testbed
 from serving.trials import Aim, Setting, Trial, best, gains
 
-# Batch sizes, each with the ms that a batch waits for its mates: 0 acts as 100 ms, so 1 is least.
-BATCHES = ((1, 1), (4, 1), (8, 1), (16, 1), (32, 2))
+# The most requests of a batch, which is what waits when a worker is free (``serving.nowait``).
+BATCHES = (1, 4, 8, 16, 32)
 # Workers while batches are tried, and the most that are tried without being asked for.
 _FEW, _MANY = 2, 16
 # TorchServe's own threads, of its front and of its connections to workers; 0 is one a core.
@@ -62,7 +62,7 @@ def tune(mar: Path, aim: Aim, *, workers: int = 0, seconds: float = 120) -> Tune
     archive = Archive.read(mar)
     own, most = Setting.of(archive.settings), workers or min(_cores(), _MANY)
     few = replace(own, workers=min(most, _FEW), threads=1)
-    batches = [replace(few, batch=size, delay=delay) for size, delay in BATCHES]
+    batches = [replace(few, batch=size) for size in BATCHES]
     with (
         tempfile.TemporaryDirectory(prefix="iclassifier-") as scratch,
         Testbed(archive, Path(scratch), seconds, steps=3) as bed,

@@ -22,7 +22,7 @@ def trial(
     workers: int, ms: float, rates: dict[int, list[float]], threads: int = 1, errors: int = 0
 ) -> Trial:
     """Return a trial with one p50 at every load and a rate for each round."""
-    made = Trial(Setting(workers, threads, 8, 1))
+    made = Trial(Setting(workers, threads, 8))
     for clients in CLIENTS:
         for rate in rates.get(clients, [100.0]):
             times = [ms] * round(rate)
@@ -121,7 +121,7 @@ def test_a_saved_setting_is_read_again_and_changes_no_other_byte(mar: Path, tmp_
 
 def small(patch: pytest.MonkeyPatch) -> None:
     """Two batches, one other server, loads as short as can be."""
-    patch.setattr(tune, "BATCHES", ((8, 1), (1, 1)))
+    patch.setattr(tune, "BATCHES", (8, 1))
     patch.setattr(tune, "THREADS", ((1, 1),))
     patch.setattr(testbed, "ROUNDS", 2)
 
