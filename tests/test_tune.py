@@ -146,7 +146,7 @@ def test_an_archive_is_tuned_with_evidence_and_the_project_is_left_as_it_is(
     settings = Archive.read(mar).settings
     assert str(Setting.of(settings)) == evidence["chosen"]
     assert set(settings) == set(MODEL_CONFIG)
-    assert "| batches | 1 | 1 | 1 | 1 |" in mar.with_suffix(".tune.md").read_text(encoding="utf-8")
+    assert "| batches | 1 | 1 | 1 |" in mar.with_suffix(".tune.md").read_text(encoding="utf-8")
 
 
 OWN = Setting.of(MODEL_CONFIG)
