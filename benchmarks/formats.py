@@ -5,7 +5,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from benchmarks import formats_report, machine, plot, results, untrained
@@ -41,13 +40,13 @@ def run(folder: Path, choice: Choice, entries: dict[str, Entry] = ENTRIES) -> Pa
             f"the plot of benchmark formats needs {_PLOT}, not found here: "
             f".venv/bin/pip install {_PLOT} (exact versions: requirements-extra.txt)"
         )
-    torch.set_num_threads(1)
+    machine.one_thread()
     path = folder / "formats.json"
     known = results.load(path)
     cells = known.setdefault("cells", {})
     known["machine"] = machine.describe()
-    known["sentences"] = choice.sentences
     texts = bundled()[: choice.sentences]
+    known["sentences"] = len(texts)
     names = choice.formats or runnable()
     for name in tqdm(choice.entries or entries, desc="models", unit=" models"):
         row = cells.setdefault(name, {})
@@ -61,7 +60,7 @@ def run(folder: Path, choice: Choice, entries: dict[str, Entry] = ENTRIES) -> Pa
             found = _cells(reference, lacking, Path(scratch), texts)
         row |= {form: {"made_with": wanted[form]} | found[form] for form in lacking}
         results.save(path, known)
-    plot.draw(path.with_suffix(".svg"), cells, entries)
+    plot.draw(path.with_suffix(".svg"), formats_report.alike(known), entries)
     return results.report(path, formats_report.lines(known, entries))
 
 

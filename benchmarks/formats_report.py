@@ -51,7 +51,8 @@ MiniLM's tokenizer splits them for all transformers. `refused`: changed more tha
 
 def lines(known: dict[str, Any], entries: dict[str, Entry]) -> Iterator[str]:
     """Yield the lines of the tables of all known cells, in the order of ``entries``."""
-    rows = {entry.title: _alike(known, name) for name, entry in entries.items()}
+    cells = alike(known)
+    rows = {entry.title: cells.get(name, {}) for name, entry in entries.items()}
     columns = list(dict.fromkeys(form for cells in rows.values() for form in cells))
     yield _INTRODUCTION.format(sentences=known["sentences"])
     for measure in MEASURES:
@@ -65,14 +66,16 @@ def lines(known: dict[str, Any], entries: dict[str, Entry]) -> Iterator[str]:
     yield f"`{results.FRONT} benchmark formats` on {known['machine']}."
 
 
-def _alike(known: dict[str, Any], name: str) -> dict[str, Any]:
-    """Return the cells of a row that were measured on the machine and sentences of the heading."""
-    row = known["cells"].get(name, {})
+def alike(known: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the cells, by model, that belong to the machine and sentences of the heading."""
     same = ("machine", "sentences")
     return {
-        form: cell
-        for form, cell in row.items()
-        if all(cell["made_with"][key] == known[key] for key in same)
+        name: {
+            form: cell
+            for form, cell in row.items()
+            if all(cell["made_with"][key] == known[key] for key in same)
+        }
+        for name, row in known["cells"].items()
     }
 
 

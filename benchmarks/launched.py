@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks import machine
 from model_src.predictor import Predictor
 from serving.measure import BATCH
 from serving.sentences import bundled
@@ -25,6 +26,7 @@ def main(export_dir: Path, threads: int, core: int) -> None:
     """Print the median ms of one sentence and the sentences a second of full batches, as JSON."""
     if core >= 0:
         os.sched_setaffinity(0, {core})
+    machine.one_thread()
     torch.set_num_threads(threads)
     predictor, texts = Predictor.load(export_dir), bundled()
     for text in texts[:_WARM_UP]:

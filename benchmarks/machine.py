@@ -29,6 +29,12 @@ def describe() -> str:
     return ", ".join(parts)
 
 
+def one_thread() -> None:
+    """Let models and tokenizers use one thread, as a served worker does."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    torch.set_num_threads(1)
+
+
 def versions(packages: Iterable[str]) -> dict[str, str]:
     """Return the versions of those of ``packages`` that are installed."""
     found = {}

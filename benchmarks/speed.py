@@ -7,8 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks import floor, machine, results, speed_report, turns, untrained
 from benchmarks.aims import AIMS, EAGER, PADDED, Aim
 from benchmarks.contenders import Padded, attempt, refusal
@@ -34,11 +32,12 @@ def run(data_dir: Path, folder: Path, choice: Choice, aims: dict[str, Aim] = AIM
         aims: the whole table.
 
     """
-    torch.set_num_threads(1)
+    machine.one_thread()
     path = folder / "speed.json"
     loaded, known = data.load(data_dir), results.load(path)
     models: dict[str, Any] = known.setdefault("models", {})
     known["command"] = f"{results.FRONT} benchmark speed --data_dir {results.typed(data_dir)}"
+    known |= {"machine": machine.describe(), "sentences": choice.sentences}
     formats = choice.formats or runnable()
     rates: dict[str, Any] = {}
     for name in choice.entries or aims:
@@ -86,7 +85,8 @@ class _Model:
         against |= {name: why for name in made if (why := refusal(name, changes[name]))}
         ms = turns.times({name: _alone(p) for name, p in every.items()}, texts, _ROUNDS, _RUN)
         batched = self._batched(every, texts)
-        passing = [name for name in every if name not in {PADDED, *against}]
+        rivals = [n for n in every if n == EAGER or (n in FORMATS and not FORMATS[n].gpu)]
+        passing = [name for name in rivals if name not in against]
         best = min(passing, key=ms.__getitem__)
         tokens = int(statistics.median(map(len, bundle.tokenizer.encode_batch(texts))))
         return {

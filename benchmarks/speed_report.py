@@ -28,13 +28,19 @@ _Models = list[tuple[Aim, dict[str, Any]]]
 
 def lines(known: dict[str, Any], aims: dict[str, Aim]) -> Iterator[str]:
     """Yield the lines of the report of the known ones of ``aims``."""
-    models = [(aim, known["models"][name]) for name, aim in aims.items() if name in known["models"]]
+    found = known["models"]
+    same = ("machine", "sentences")  # those of the heading
+    models = [
+        (aim, found[name])
+        for name, aim in aims.items()
+        if name in found and all(found[name]["made_with"][key] == known[key] for key in same)
+    ]
     yield _INTRODUCTION
     yield from _best(models)
     yield ""
     yield _PARTS_NOTE
     yield from results.table(
-        ("model", *_PARTS, "decoding"), (_shares(aim, one) for aim, one in models)
+        ("model", *_PARTS, "decoding", "between them"), (_shares(aim, one) for aim, one in models)
     )
     yield ""
     yield "Every format, ms a sentence:"
@@ -56,8 +62,7 @@ def lines(known: dict[str, Any], aims: dict[str, Aim]) -> Iterator[str]:
         f"read faster) and does 1e9 operations a second: {peaks}."
     )
     yield ""
-    machine = models[0][1]["made_with"]["machine"] if models else ""
-    yield f"`{known['command']}` on {machine}."
+    yield f"`{known['command']}` on {known['machine']}."
 
 
 def _best(models: _Models) -> list[str]:
@@ -101,9 +106,12 @@ def _exact(one: dict[str, Any]) -> str:
 def _shares(aim: Aim, one: dict[str, Any]) -> list[str]:
     """Return the row of one model: the parts of an answer."""
     stages, floor = one["stages"], min(one["floors_ms"].values())
-    calls = min(one["calls_ms"], stages["model"])
-    rest = max(stages["model"] - calls - floor, 0)
-    parts = [stages["tokenizing"], stages["tensors"], calls, floor, rest, stages["decoding"]]
+    floor = min(floor, stages["model"])
+    calls = min(one["calls_ms"], stages["model"] - floor)
+    rest = stages["model"] - floor - calls
+    between = max(one["ms"][one["best"]] - sum(stages.values()), 0)
+    ends = (stages["decoding"], between)
+    parts = [stages["tokenizing"], stages["tensors"], calls, floor, rest, *ends]
     cells = [f"{part:.2g} ({part / sum(parts):.0%})" for part in parts]
     return [f"{aim.entry.title}, {one['best']}", *cells]
 
@@ -113,7 +121,7 @@ def _every(models: _Models, key: str) -> list[str]:
     names = (PADDED, EAGER, *runnable())
     rows = []
     for aim, one in models:
-        best = min((n for n in one[key] if n not in one["against"]), key=one[key].__getitem__)
+        best = one["best" if key == "ms" else "best_batched"]
         cells = [_cell(one, name, key) for name in names]
         marked = [
             f"**{cell}**" if n == best else cell for n, cell in zip(names, cells, strict=True)

@@ -152,7 +152,9 @@ class SubwordTokenizer:
 
     def read_batch(self, texts: list[str]) -> list[Encoded]:
         """Return ``encode`` of each text, and for which of them that is not the whole text."""
-        encodings = self.fast.encode_batch([text[: self._most] for text in texts])
+        cut = [text[: self._most] for text in texts]
+        # One alone is not worth handing to the library's threads.
+        encodings = [self.fast.encode(cut[0])] if len(cut) == 1 else self.fast.encode_batch(cut)
         return [
             Encoded(encoding.ids, bool(encoding.overflowing) or len(text) > self._most)
             for text, encoding in zip(texts, encodings, strict=True)

@@ -60,7 +60,8 @@ def prepare(
 
 def library(name: str) -> str:
     """Return the path of an installed shared library, empty where there is none."""
-    folders = (Path("/usr/lib"), Path("/usr/local/lib"), *Path("/usr/lib").glob("*-linux-gnu"))
+    own = sysconfig.get_config_var("MULTIARCH") or ""
+    folders = (Path("/usr/lib", own), Path("/usr/lib"), Path("/usr/local/lib"))
     found = (path for folder in folders for path in sorted(folder.glob(f"lib{name}.so.*")))
     return str(next(found, ""))
 

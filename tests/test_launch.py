@@ -40,10 +40,12 @@ def test_a_setting_is_measured_in_a_process_that_has_it(
 
 
 def test_a_setting_is_worth_it_when_it_helps_and_harms_nothing() -> None:
-    assert launch.worth([1.05, 1.0, 0.99, 1.01]) == "yes"
-    assert launch.worth([1.05, 1.0, 0.9, 1.01]) == "mixed"
-    assert launch.worth([1.02, 1.0, 0.99, 1.01]) == "no"
-    assert launch.worth([0.5, 1.0, 0.99, 1.01]) == "no"
+    still = [1.0, 1.01, 0.99, 1.0]
+    assert launch.worth([1.05, 1.04, 1.05, 1.04], still) == "yes"
+    assert launch.worth([1.05, 1.04, 1.05, 1.04], [1.0, 0.92, 1.0, 1.0]) == "no"
+    assert launch.worth([1.05, 1.0, 0.99, 1.01], still) == "mixed"
+    assert launch.worth([1.3, 1.3, 1.3, 0.9], still) == "mixed"
+    assert launch.worth([0.5, 1.0, 0.99, 1.01], still) == "no"
 
 
 def test_the_gain_is_the_median_over_rounds() -> None:

@@ -12,7 +12,15 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from model_src.backends.common import Backend, by_length, fill, skeleton, tensors_of
+from model_src.backends.common import (
+    Backend,
+    by_length,
+    fill,
+    one_by_one,
+    skeleton,
+    steady,
+    tensors_of,
+)
 from model_src.backends.torchscript import freeze
 from model_src.classifier import Classifier
 from model_src.lean import lean
@@ -44,11 +52,14 @@ def load(bundle: "Bundle", path: Path) -> Backend:
     tensors = load_file(path)
     model = skeleton(bundle, set(tensors), path)
     fill(model, tensors)
+    layers = (module for module in model.modules() if isinstance(module, nn.Linear))
+    shapes = {(layer.in_features, layer.out_features): layer for layer in layers}
+    together = all(steady(layer, torch.bfloat16) for layer in shapes.values())
     for module in model.modules():
         if isinstance(module, _HALVED):
             module.register_forward_pre_hook(_to_bf16)
             module.register_forward_hook(_to_fp32)
-    return by_length(freeze(model))
+    return (by_length if together else one_by_one)(freeze(model))
 
 
 def _to_bf16(_: nn.Module, inputs: tuple[object, ...]) -> tuple[object, ...]:

@@ -28,6 +28,9 @@ EXAMPLE = (
     torch.arange(7)[None, :] < torch.tensor([[7], [4]]),
 )
 
+# Rows of a product that are tried: a sentence, and batches up to what ``Predictor`` makes.
+_ROWS = (1, 2, 3, 5, 8, 11, 16, 24, 30, 32, 48, 64, 88, 96, 128, 192, 256, 384, 512)
+
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
     """Return all that the graph computes with: position ids and the like are in no state dict."""
@@ -119,6 +122,22 @@ def _ignores_mates(run: Backend) -> bool:
                 if not torch.equal(run(ids[:size], mask[:size])[:2], alone):
                     return False
     return True
+
+
+def steady(layer: nn.Linear, dtype: torch.dtype) -> bool:
+    """Try whether a row of a product has the same bits among any number of other rows.
+
+    Kernels for long sums in half precision split them in another way when there are more rows.
+    """
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(_ROWS[-1], layer.in_features, generator=generator).to(dtype)
+    with torch.inference_mode():
+        whole = layer(x)
+        return all(
+            torch.equal(layer(x[:count]), whole[:count])
+            and torch.equal(layer(x[-count:]), whole[-count:])
+            for count in _ROWS
+        )
 
 
 def cpu_has(*flags: str) -> bool:

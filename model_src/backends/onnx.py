@@ -53,8 +53,11 @@ def export_int8(model: Classifier, path: Path) -> None:
             graph,
             path,
             op_types_to_quantize=["MatMul"],
-            # The last layer is small: rounding it costs time, and answers their last digits.
-            nodes_to_exclude=[node.name for node in graph.graph.node if "logits" in node.output],
+            # The last layer is small: rounding it costs time, and answers their last digits. It is
+            # renamed, as a product and a sum, before the names are looked at.
+            nodes_to_exclude=[
+                f"{node.name}_MatMul" for node in graph.graph.node if "logits" in node.output
+            ],
             per_channel=True,
             weight_type=QuantType.QInt8,
         )
