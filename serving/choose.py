@@ -64,6 +64,7 @@ def choose(
         made = [each for each in tried if each.predictor]
         if made:
             judge(reference, made, texts, gold)
+            made = [each for each in made if each.predictor]
         passing = [each for each in made if not each.problem] or (made if accept else [])
         if not passing:
             said = "; ".join(f"{each.name} {each.problem}" for each in tried)

@@ -12,7 +12,7 @@ from model_src.bundle import EXPORT, METRICS, OWN, Bundle, seal
 from model_src.errors import BundleError, ConfigError, RefusedError, nearest
 from model_src.files import atomic_dir, read_json
 from model_src.predictor import Predictor
-from serving.measure import LASTING, measure, problem
+from serving.measure import LASTING, measure_sound, problem
 
 # Answered at export and kept with it, so that an archive and a server can prove themselves later;
 # they are ours, because data of a user must not travel in an archive.
@@ -70,6 +70,8 @@ def export(
     with atomic_dir(save_path, OWN) as folder:
         made = make(reference.bundle, name, folder / name)
         judge(reference, [made], texts, gold)
+        if not made.predictor:  # there is nothing that could be accepted
+            raise RefusedError(f"{name} {made.problem}")
         if made.problem and not accept:
             raise RefusedError(f"{name} {made.problem}: {advice(gold)}")
         keep(made, reference.bundle, folder)
@@ -124,10 +126,16 @@ def _write(folder: Path, record: dict[str, Any], file: str) -> None:
 def judge(
     reference: Predictor, made: list[Candidate], texts: list[str], gold: list[str] | None
 ) -> None:
-    """Measure what was made, all of it in one run, and note which rule it breaks."""
+    """Measure what was made, all of it in one run, and note which rule it breaks.
+
+    One that does not answer every text keeps no predictor and no measures, only that problem.
+    """
     loaded = {each.name: each.predictor for each in made if each.predictor}
-    found = measure(reference, loaded, texts, gold)
+    found, failed = measure_sound(reference, loaded, texts, gold)
     for each in made:
+        if each.name in failed:
+            each.predictor, each.measured = None, {}
+            each.problem = f"does not answer this data: {failed[each.name]}"
         if each.name in found:
             each.measured = found[each.name] | each.measured
             each.problem = problem(each.measured, exact=FORMATS[each.name].exact)

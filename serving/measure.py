@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from model_src.decode import Prediction
+from model_src.errors import UserError
 from model_src.predictor import Predictor
 
 # Tokens of the sentences that latency is measured on: a request, a sentence of a review.
@@ -59,6 +60,38 @@ def measure(
         | {"threads": torch.get_num_threads(), "eager": own[0]}
         for name, measured, found in zip(others, own[1:], answers[1:], strict=True)
     }
+
+
+def measure_sound(
+    reference: Predictor, others: dict[str, Predictor], texts: list[str], gold: list[str] | None
+) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """Return what ``measure`` does of those that answer every text, and why the others do not.
+
+    Raises:
+        UserError: when the reference itself does not answer, as ``measure`` does.
+        RuntimeError: likewise.
+
+    """
+    try:
+        return measure(reference, others, texts, gold), {}
+    except (UserError, RuntimeError):
+        # Only now is each tried alone: all at once is what nearly every run needs.
+        tried = {name: _failure(each, texts) for name, each in others.items()}
+        failed = {name: reason for name, reason in tried.items() if reason}
+        if not failed:
+            raise
+    sound = {name: each for name, each in others.items() if name not in failed}
+    return measure(reference, sound, texts, gold), failed
+
+
+def _failure(predictor: Predictor, texts: list[str]) -> str:
+    """Return why ``predictor`` cannot be measured, in one line, or nothing."""
+    try:
+        _latencies([predictor], texts)
+        _answers([predictor], texts)
+    except (UserError, RuntimeError) as reason:
+        return str(reason).partition("\n")[0] or type(reason).__name__
+    return ""
 
 
 def compare(reference: list[Prediction], other: list[Prediction]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from model_src.backends import Format
 from model_src.backends.common import Backend
 from model_src.bundle import Bundle
+from serving.export import GOLDEN
 
 Change = Callable[[Tensor], Tensor]
 Disturb = Callable[[str, Change], None]
@@ -33,6 +34,11 @@ def a_little(logits: Tensor) -> Tensor:
 
 def negated(logits: Tensor) -> Tensor:
     return -logits
+
+
+def no_numbers(logits: Tensor) -> Tensor:
+    """Spoil batches that are larger than that of the golden answers: data shows it first."""
+    return logits * float("nan") if len(logits) > len(GOLDEN) else logits
 
 
 def late(logits: Tensor) -> Tensor:

@@ -12,8 +12,9 @@ from model_src.errors import BundleError, RefusedError
 from model_src.predictor import Predictor
 from serving.choose import AIMS, choose
 from serving.export import export
+from serving.measure import measure_sound
 from tests.conftest import verb
-from tests.disturb import Disturb, a_little, late, negated, state
+from tests.disturb import Disturb, a_little, late, negated, no_numbers, state
 
 pytestmark = pytest.mark.usefixtures("two")
 
@@ -68,6 +69,43 @@ def test_a_candidate_falls_out_with_its_reason(
     assert "changes a probability by 2." in rows["torchscript"]
     assert rows["xyz"].endswith("does not work here, for it needs the package xyz")
     assert lines[5].startswith("int8: ")
+
+
+def test_a_candidate_that_fails_on_the_data_stops_no_other(
+    model: Path,
+    data_dir: Path,
+    tmp_path: Path,
+    disturb: Disturb,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    disturb("int8", no_numbers)
+    options = ["--model_path", model, "--data_dir", data_dir, "--save_path", tmp_path / "x"]
+    lines = verb(capsys, "export", *options, "--format", "auto", "--accept").splitlines()
+    rows = {line.split()[0]: line for line in lines[1:4]}
+    assert "  kept" in rows["torchscript"]
+    assert "  does not answer this data: the model gives scores that are no numb" in rows["int8"]
+
+
+def test_what_does_not_answer_is_never_accepted(
+    model: Path, texts: list[str], tmp_path: Path, disturb: Disturb
+) -> None:
+    for name in FORMATS:
+        disturb(name, no_numbers)
+    with pytest.raises(RefusedError, match=r"torchscript does not answer .*; int8 does not"):
+        choose(model, "latency", tmp_path / "x", texts, accept=True)
+    with pytest.raises(RefusedError, match=r"int8 does not answer this data: .* no numbers") as at:
+        export(model, "int8", tmp_path / "x", texts, accept=True)
+    assert "--accept" not in str(at.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_fails_itself_is_no_fault_of_its_exports(
+    model: Path, texts: list[str]
+) -> None:
+    sound = Predictor.load(model)
+    broken = Predictor(sound.bundle, lambda ids, mask: no_numbers(sound.backend(ids, mask)))
+    with pytest.raises(BundleError, match="no numbers"):
+        measure_sound(broken, {"same": sound}, texts, None)
 
 
 def test_auto_keeps_nothing_when_no_format_passes(

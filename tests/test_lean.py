@@ -1,6 +1,8 @@
 """The lean form of every model gives the answers of the modules that were trained."""
 
+import itertools
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from model_src.encoders.cnn import MaskedConvolutions
 from model_src.encoders.densenet import DenseNet
 from model_src.encoders.dsa import DynamicSelfAttention
 from model_src.errors import BundleError
-from model_src.lean import lean
+from model_src.lean import LEAN, lean
 from model_src.predictor import Predictor
 from model_src.tokenizer import pad_batch
 from tests.conftest import PAIRS, Models
@@ -29,21 +31,42 @@ def trained(tiny: Models, pair: tuple[str, str]) -> tuple[Classifier, Bundle]:
     return eager.load(bundle), bundle
 
 
+def batches(*, padded: bool) -> Iterator[list[int]]:
+    """Yield the lengths of sentences in a batch, all equal where none may be padded."""
+    generator = random.Random(4)
+    if padded:
+        yield from ([1], [2], [40], [1, 1], [60, 1, 2, 3])
+        yield from (generator.choices(range(1, 41), k=9) for _ in range(10))
+    else:
+        yield from ([n] * count for n, count in itertools.product((1, 2, 3, 17, 40, 60), (1, 9)))
+
+
+@pytest.mark.parametrize("padded", [True, False], ids=["padded", "unpadded"])
 @pytest.mark.parametrize("pair", PAIRS, ids="-".join)
 @torch.inference_mode()
-def test_the_lean_form_gives_equal_probabilities(tiny: Models, pair: tuple[str, str]) -> None:
-    """Alone, padded, in any batch, of one token only: random ids and random lengths."""
+def test_the_lean_form_gives_equal_probabilities(
+    tiny: Models,
+    pair: tuple[str, str],
+    padded: bool,  # noqa: FBT001
+) -> None:
+    """Alone, in any batch, of one token only, and whichever parts a format keeps as trained.
+
+    Random ids; random lengths where the form is for padded sentences.
+    """
     model, bundle = trained(tiny, pair)
-    shorter = lean(model)
-    graph = torchscript.freeze(shorter)
+    parts = {type(part) for part in model.modules()} & set(LEAN)
+    kept = [keep for n in range(len(parts) + 1) for keep in itertools.combinations(parts, n)]
+    forms = [lean(model, keep=keep, padded=padded) for keep in kept]
+    for keep, form in zip(kept, forms, strict=True):
+        assert {type(part) for part in form.modules()} & set(LEAN) == set(keep)
+    graph = torchscript.freeze(forms[0])
     generator = random.Random(4)
-    fixed = [[1], [2], [40], [1, 1], [60, 1, 2, 3]]
-    for sizes in fixed + [generator.choices(range(1, 41), k=9) for _ in range(10)]:
-        words = range(5, bundle.shape["vocab_size"])
+    words = range(5, bundle.shape["vocab_size"])
+    for sizes in batches(padded=padded):
         rows = [generator.choices(words, k=size) for size in sizes]
         ids, mask = pad_batch(rows, bundle.tokenizer.pad_id)
         expected = model(ids, mask).double().softmax(dim=1)
-        for other in (shorter, graph):
+        for other in (*forms, graph):
             found = other(ids, mask).double().softmax(dim=1)
             assert (found - expected).abs().max() <= EXACT
 
@@ -92,7 +115,7 @@ def test_an_int8_file_with_other_layers_is_refused(tiny: Models, tmp_path: Path)
     tensors = load_file(folder / FORMATS["int8"].file)
     tensors["encoder.convolve.convolutions.0.weight"] = torch.zeros(1)
     save_file(tensors, tmp_path / "old")
-    with pytest.raises(BundleError, match="export it again"):
+    with pytest.raises(BundleError, match=r"other layers .* export it again"):
         int8.load(Bundle.read(folder), tmp_path / "old")
 
 

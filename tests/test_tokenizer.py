@@ -1,5 +1,6 @@
 """Words and subwords: known pieces, limits, special tokens as text, and what cannot be labelled."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from model_src.tokenizer import (
     pad_batch,
     split,
 )
+from serving import sentences
 from tests.conftest import ODD_TEXTS, PAIRS, Models
 
 
@@ -69,6 +71,23 @@ def test_lower_casing_can_be_forced(checkpoints: dict[str, Path], kind: str) -> 
     assert lowered.encode("A GREAT Film") == lowered.encode("a great film")
     kept = SubwordTokenizer(Fast.from_file(file), lower=False)
     assert kept.encode("A GREAT Film") != kept.encode("a great film")
+
+
+def test_a_sentence_becomes_words_within_5_microseconds() -> None:
+    """The least of many rounds, which other work on the machine slows down last (2.3 alone)."""
+    english = [parts for kind, parts in sentences._PHRASES.items() if kind.startswith("English")]
+    texts = [f"{first} {last}" for begin, end in english for first in begin for last in end]
+    texts = [text for text in texts if len(text.split()) <= 12]
+    assert len(texts) > 100
+    known = {word for text in texts for word in split(text, (), lowercase=True)}
+    tokenizer = WordTokenizer([PAD, UNK, *sorted(known)], lowercase=True, n_ctx=100)
+    rounds = []
+    for _ in range(50):
+        began = time.perf_counter()
+        for text in texts:
+            tokenizer.read_batch([text])
+        rounds.append((time.perf_counter() - began) / len(texts))
+    assert min(rounds) <= 5e-6
 
 
 def test_padding_is_marked_by_the_mask() -> None:
