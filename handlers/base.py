@@ -33,9 +33,9 @@ _BROKEN = Failure(HTTPStatus.INTERNAL_SERVER_ERROR, "the model failed on this te
 _LATE = Failure(
     HTTPStatus.SERVICE_UNAVAILABLE, "not answered in time: send fewer sentences at once"
 )
-# What is computed between two looks at the clock: sentences, and tokens with their padding, of
-# which a large transformer reads so many in a few seconds.
-_CHUNK, _CHUNK_TOKENS = 32, 3200
+# What is computed between two looks at the clock: sentences, and tokens with their padding. It is
+# one batch of the predictor: a large transformer must read even twice as many in a few seconds.
+_CHUNK, _CHUNK_TOKENS = 32, 512
 
 
 class BaseHandler:
@@ -210,12 +210,14 @@ class BaseHandler:
 def chunks(texts: list[str], limit: int) -> Iterator[list[str]]:
     """Split ``texts`` in their order into what is computed at once.
 
-    No tokenizer has run yet: two characters count as a token, up to ``limit``.
+    No tokenizer has run yet: a text counts as many tokens as it has bytes, less half its
+    characters, up to ``limit``: about twice what English has, and half of the most there can be
+    (every full stop a token, or every byte).
     """
     chunk: list[str] = []
     longest = 0
     for text in texts:
-        tokens = min(len(text) // 2 + 1, limit)
+        tokens = min(len(text.encode()) - len(text) // 2, limit)
         longest = max(longest, tokens)
         if chunk and (len(chunk) == _CHUNK or (len(chunk) + 1) * longest > _CHUNK_TOKENS):
             yield chunk

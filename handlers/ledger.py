@@ -52,18 +52,15 @@ class Ledger:
 
     def add(self, requests: int, answers: list[Answer]) -> None:
         """Count one batch: its requests and what came of each sentence."""
+        failed = [each.status.name.lower() for each in answers if type(each) is Failure]
+        predicted = sum(isinstance(each, Prediction) for each in answers)
+        # A report may come between any two lines, so that no total may ever fall.
         self._requests += requests
-        self._sentences += len(answers)
         self._batches[requests] = self._batches.get(requests, 0) + 1
-        for each in answers:
-            if isinstance(each, Prediction):
-                continue
-            self._sentences -= 1
-            if type(each) is Failure:
-                kind = each.status.name.lower()
-                self._errors[kind] = self._errors.get(kind, 0) + 1
-            else:
-                self._explanations += 1
+        self._sentences += predicted
+        self._explanations += len(answers) - predicted - len(failed)
+        for kind in failed:
+            self._errors[kind] = self._errors.get(kind, 0) + 1
 
     def ran(self, tokens: int, seconds: float) -> None:
         """Count the model's time, and what it has read: ``tokens`` since it was loaded."""

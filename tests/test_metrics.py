@@ -5,6 +5,7 @@ import re
 import time
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 
@@ -13,7 +14,7 @@ import requests
 import yaml
 
 from handlers import ledger
-from handlers.protocol import Failure
+from handlers.protocol import Answer, Failure
 from model_src.bundle import Bundle
 from model_src.decode import MultiPrediction, Prediction
 from model_src.explain import Explanation
@@ -65,9 +66,8 @@ def test_metrics_equal_the_ledger_of_the_client(live: Server, tiny: Models) -> N
     assert not [name for name in found if name.startswith(f"{ledger.ERRORS}[i")]  # internal
 
 
-def test_a_ledger_reports_the_difference_once_and_in_torchserves_words(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+def a_ledger() -> ledger.Ledger:
+    """Return the ledger of a worker that has read 100 tokens to warm up."""
     with warnings.catch_warnings(action="ignore", category=ResourceWarning):
         # TorchServe leaves its own file and ours open.
         from ts.context import Context
@@ -76,7 +76,13 @@ def test_a_ledger_reports_the_difference_once_and_in_torchserves_words(
         declared = MetricsCacheYamlImpl(str(ROOT / "serving" / "metrics.yaml"))
     declared.initialize_cache()
     manifest = {"model": {"modelName": "m", "modelVersion": "2"}}
-    counted = ledger.Ledger(Context("m", "", manifest, 8, None, "", metrics=declared), 100)
+    return ledger.Ledger(Context("m", "", manifest, 8, None, "", metrics=declared), 100)
+
+
+def test_a_ledger_reports_the_difference_once_and_in_torchserves_words(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    counted = a_ledger()
     counted.ran(107, 0.5)
     late = Failure(HTTPStatus.SERVICE_UNAVAILABLE, "")
     counted.add(3, [late, late, Failure(HTTPStatus.BAD_REQUEST, "")])
@@ -98,6 +104,24 @@ def test_a_ledger_reports_the_difference_once_and_in_torchserves_words(
     caplog.clear()
     counted.report()
     assert not caplog.text
+
+
+def test_a_report_while_answers_are_counted_says_nothing_untrue(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Watched(list[Answer]):
+        def __iter__(self) -> Iterator[Answer]:
+            """Report before each answer, as the other thread may."""
+            for each in super().__iter__():
+                counted.report()
+                yield each
+
+    counted = a_ledger()
+    counted.add(1, Watched([Failure(HTTPStatus.BAD_REQUEST, "")] * 3))
+    counted.report()
+    assert f"{ledger.ERRORS}.Count:3|" in caplog.text
+    assert ledger.SENTENCES not in caplog.text
+    assert ledger.EXPLANATIONS not in caplog.text
 
 
 def test_without_declared_metrics_nothing_is_counted() -> None:
