@@ -14,7 +14,7 @@ from benchmarks.untrained import Choice, Entry
 from model_src.backends import FORMATS, eager, missing, runnable
 from model_src.errors import PackageError
 from model_src.predictor import Predictor
-from serving.measure import measure
+from serving.measure import measure_sound
 from serving.sentences import bundled
 
 _PLOT = "matplotlib"
@@ -90,6 +90,8 @@ def _cells(
     tried = {form: attempt(reference.bundle, form, scratch / form) for form in bar}
     cells = {form: {"against": made.problem} for form, made in tried.items()}
     exported = {form: made.predictor for form, made in tried.items() if made.predictor}
-    for form, found in measure(reference, exported, texts, None).items():
+    measured, failed = measure_sound(reference, exported, texts, None)
+    cells |= {form: {"against": f"{FAILED}: {reason}"} for form, reason in failed.items()}
+    for form, found in measured.items():
         cells[form] = found | tried[form].measured | {"against": refusal(form, found)}
     return cells
