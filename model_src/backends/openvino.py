@@ -71,8 +71,8 @@ def _round_weights(graph: "GraphProto") -> None:
                 rounded.add(name)
                 weight = numpy_helper.to_array(weights[name])
                 scale = np.abs(weight).max(axis=0).clip(1e-12) / np.float32(127)
-                values = (np.rint(weight / scale).astype(np.int8), scale)
-                graph.initializer.extend(map(numpy_helper.from_array, values, parts))
+                halves = (np.rint(weight / scale).astype(np.int8), scale)
+                graph.initializer.extend(map(numpy_helper.from_array, halves, parts))
                 nodes.append(helper.make_node("DequantizeLinear", parts, [f"{name}_fp32"], axis=1))
             node.input[1] = f"{name}_fp32"
         nodes.append(node)
