@@ -44,6 +44,7 @@ ALL = "ICLASSIFIER_ALL_FORMATS" in os.environ
 _SOME = [("glove", "cnn"), ("glove", "densenet-dsa"), ("bert", "cls"), ("bart", "cls")]
 _SOME += [("mpnet", "cnn"), ("albert", "cls")]
 _FEW = {"bf16": _SOME, "onnx-int8": _SOME, "openvino": _SOME, "openvino-bf16": _SOME}
+_FEW["openvino-int8"] = _SOME
 _FEW["pt2"] = [("glove", "cnn")]  # half a minute of compiling each
 EXPORTS = {
     f"{a}-{b}-{form}": form
@@ -55,14 +56,15 @@ QUICK = [form for form in INSTALLED if form != "pt2"]
 
 # How far the probability of a label may move from fp32, and it is for tiny models that it moves.
 ALLOWED = {"torchscript": 1e-5, "int8": 0.05, "bf16": 0.03, "onnx": 1e-5, "onnx-int8": 0.05}
-ALLOWED |= {"openvino": 1e-5, "openvino-bf16": 0.03, "pt2": 1e-5}
-ALLOWED |= {"cuda-fp16": 0.03, "cuda-bf16": 0.03}
+ALLOWED |= {"openvino": 1e-5, "openvino-bf16": 0.03, "openvino-int8": 0.05}
+ALLOWED |= {"pt2": 1e-5, "cuda-fp16": 0.03, "cuda-bf16": 0.03}
 
 # Archives and servers take a worker each: these hold one model a handler and head, and the formats
 # that need packages one model each.
 _HEADS = ("glove-cnn", "glove-densenet-dsa", "bert", "bart-cls")
 _ONE = {"bf16": "bert-cls", "onnx": "glove-densenet-dsa", "onnx-int8": "bert-cls"}
 _ONE |= {"openvino": "glove-cnn", "openvino-bf16": "bart-cls", "pt2": "glove-cnn"}
+_ONE["openvino-int8"] = "bert-cls"
 SERVED = [n for n, f in EXPORTS.items() if f in INSTALLED and n.startswith(_ONE.get(f, _HEADS))]
 
 # One archive that can explain its answers.

@@ -10,12 +10,13 @@ import torch
 from safetensors.torch import load_file
 
 from model_src import backends
-from model_src.backends import FORMATS, common, cuda, eager, missing, runnable
+from model_src.backends import FORMATS, common, cuda, eager, missing, openvino, runnable
 from model_src.bundle import EXPORT, Bundle, seal
 from model_src.errors import BundleError, PackageError
 from model_src.predictor import Predictor
+from model_src.tokenizer import pad_batch
 from serving.export import export
-from tests.conftest import EXPORTS, INSTALLED, PAIRS, QUICK, ROOT, Models
+from tests.conftest import ALLOWED, EXPORTS, INSTALLED, PAIRS, QUICK, ROOT, Models
 
 NEEDY = [name for name, entry in FORMATS.items() if entry.needs or entry.export_needs]
 GPU = [name for name, entry in FORMATS.items() if entry.gpu]
@@ -134,6 +135,46 @@ def test_a_file_that_is_no_model_is_refused(tiny: Models, tmp_path: Path, name: 
         Predictor.load(folder)
 
 
+@pytest.mark.parametrize("name", ["bert-cls", "glove-cnn"])
+def test_openvino_holds_int8_weights_of_all_products_but_the_last(tiny: Models, name: str) -> None:
+    if "openvino-int8" not in INSTALLED:
+        pytest.skip("the format openvino-int8 needs onnx and openvino")
+    import onnx
+    from openvino import Core
+
+    path = tiny.exports[f"{name}-openvino-int8"] / FORMATS["openvino-int8"].file
+    graph = onnx.load(path).graph
+    weights = {tensor.name for tensor in graph.initializer}
+    rounded = {node.output[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    fp32 = {
+        out
+        for n in graph.node
+        if n.op_type == "MatMul" and n.input[1] in weights
+        for out in n.output
+    }
+    assert rounded and fp32 <= {"logits"}
+    ops = Core().compile_model(path, "CPU").get_runtime_model().get_ops()
+    held = [op for op in ops if op.get_rt_info()["runtimePrecision"].astype(str) == "i8"]
+    products = [op for op in held if op.get_rt_info()["layerType"].astype(str) == "FullyConnected"]
+    assert len(products) == len(rounded)
+
+
+def test_openvino_computes_in_int8_on_cpus_with_vnni_alone(
+    tiny: Models, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it int8 weights are multiplied in fp32."""
+    if "openvino-int8" not in INSTALLED or not common.cpu_has("avx512_vnni", "avx_vnni"):
+        pytest.skip("the format openvino-int8 needs onnx and openvino, and VNNI for its speed")
+    bundle = Bundle.read(tiny.exports["glove-cnn-openvino-int8"])
+    batch = pad_batch(bundle.tokenizer.encode_batch(texts[:1]), bundle.tokenizer.pad_id)
+    path = bundle.folder / FORMATS["openvino-int8"].file
+    with_vnni = openvino.load_int8(bundle, path)(*batch)
+    monkeypatch.setattr(openvino, "cpu_has", lambda *flags: False)
+    without = openvino.load_int8(bundle, path)(*batch)
+    assert not torch.equal(with_vnni, without)
+    assert torch.allclose(with_vnni, without, atol=0.1)
+
+
 def test_no_graph_depends_on_the_length_or_batch_it_was_traced_with(tiny: Models) -> None:
     assert not {1, 3, 13, 64} & {*common.EXAMPLE[0].shape}
     for name in (n for n, form in EXPORTS.items() if form in INSTALLED and n.startswith("glove")):
@@ -141,6 +182,18 @@ def test_no_graph_depends_on_the_length_or_batch_it_was_traced_with(tiny: Models
         for shape in ((1, 1), (1, 64), (13, 1), (3, 13)):
             some = torch.ones(shape, dtype=torch.int64)
             assert backend(some, some.bool()).shape == (shape[0], 2)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_no_length_spoils_the_answers_of_later_ones(tiny: Models, name: str) -> None:
+    """As attention without a mask does in OpenVINO, where a longer sentence follows a shorter."""
+    backend = Predictor.load(tiny.exports[f"bert-cls-{name}"]).backend
+    model = eager.load(Bundle.read(tiny.models["bert", "cls"]))
+    for length in (*range(1, 40), 3, 33):
+        ids = torch.full((1, length), 5)
+        with torch.inference_mode():
+            ours, theirs = (run(ids, ids.bool()).softmax(dim=1) for run in (model, backend))
+        assert torch.allclose(ours, theirs, atol=ALLOWED[name]), length
 
 
 @pytest.mark.parametrize(

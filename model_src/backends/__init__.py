@@ -104,6 +104,16 @@ FORMATS = {
         needs=("openvino",),
         export_needs=("onnx",),
     ),
+    "openvino-int8": Format(
+        "model.int8.onnx",
+        openvino.export_int8,
+        openvino.load_int8,
+        "OpenVINO, dynamic int8",
+        exact=False,
+        depends=0,
+        needs=("openvino",),
+        export_needs=("onnx",),
+    ),
     "pt2": Format(
         "model.pt2",
         pt2.export,
