@@ -80,7 +80,7 @@ def _start(args: argparse.Namespace) -> None:
     given = {name: getattr(args, f"{name}_port") for name in _PORTS}
     ports = {name: number for name, number in given.items() if number}
     killed, live = Server.read(args.run_dir), Server.find(args.run_dir)
-    if live and not live.kept:
+    if live and not live.kept and not args.models:
         deploy.keep(args.run_dir)
         say(f"The tokens of {shown(args.run_dir)} are renewed again; all else ran on.")
         return
