@@ -5,7 +5,7 @@ from pathlib import Path
 
 from model_src.errors import ConfigError, ServerError, nearest
 from scripts.options import ROOT, Parser, count, front, port, say, shown
-from serving import deploy, server, store, tune
+from serving import deploy, nowait, server, store, tune
 from serving.server import Options, Server
 from serving.trials import AIMS
 
@@ -80,7 +80,7 @@ def _start(args: argparse.Namespace) -> None:
     given = {name: getattr(args, f"{name}_port") for name in _PORTS}
     ports = {name: number for name, number in given.items() if number}
     killed, live = Server.read(args.run_dir), Server.find(args.run_dir)
-    if live and not live.kept:
+    if live and not live.kept and not args.models:
         deploy.keep(args.run_dir)
         say(f"The tokens of {shown(args.run_dir)} are renewed again; all else ran on.")
         return
@@ -93,6 +93,9 @@ def _start(args: argparse.Namespace) -> None:
         started = server.start(args.model_store, models, args.run_dir, ports, args.seconds, options)
     for model in started.models:
         say(f"{model}: READY at {started.url(model)} and {started.grpc_url(model)}")
+    for each in started.served:
+        if remark := nowait.remark(each):
+            say(remark)
     say(how_to_call(started))
 
 

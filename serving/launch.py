@@ -82,7 +82,7 @@ def launch(run_dir: Path) -> "subprocess.Popen[bytes]":
         f"-Djava.io.tmpdir={tmp}",
         f"-Dlog4j.configurationFile={(ROOT / 'serving' / 'log4j2.xml').as_uri()}",
         "-cp",
-        nowait.class_path(Path(site, "ts", "frontend"), tmp / "classes"),
+        nowait.class_path(nowait.FRONTEND, tmp / "classes"),
         "org.pytorch.serve.ModelServer",
         *("--python", sys.executable, "-f", str(run_dir / "config.properties")),
         *("-s", str(run_dir / STORE), "-ncs"),

@@ -46,6 +46,7 @@ class Served:
     workers: int
     threads: int
     default: bool
+    batch_delay: int = 0  # maxBatchDelay; 0 where the archive names none
 
     @property
     def file(self) -> str:
@@ -101,7 +102,9 @@ class Archive:
             "maxWorkers": max(workers, int(self.settings.get("maxWorkers", workers))),
             "handler": handler | {"num_threads": threads},
         }
-        served = Served(self.name, version, workers, threads, default)
+        delay = self.settings.get("maxBatchDelay")
+        milliseconds = delay if isinstance(delay, int) else 0
+        served = Served(self.name, version, workers, threads, default, milliseconds)
         replace(self, version=version, settings=settings).save(store / served.file)
         return served
 

@@ -173,6 +173,19 @@ def test_tokens_are_renewed_before_they_end(run_dir: Path) -> None:
         assert path.stat().st_mode & 0o077 == 0
 
 
+def test_an_archive_to_start_is_refused_even_when_the_renewing_process_has_ended(
+    run_dir: Path, archives: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = live(run_dir)
+    end(before.keeper, before.keeper_birth)
+    try:
+        with pytest.raises(ServerError, match="runs already"):
+            verb(capsys, "serve", "start", archives["2"], "--run_dir", run_dir)
+        assert live(run_dir) == before
+    finally:
+        deploy.keep(run_dir)
+
+
 def test_a_renewing_process_that_ended_is_seen_and_started_again(
     run_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,21 +2,23 @@
 
 import hashlib
 import struct
-import sysconfig
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-from serving import nowait, server
+from scripts import serve
+from serving import nowait
 from serving.archive import archive
 from serving.client import Client
-from tests.conftest import exported, tiny_config
+from serving.store import Served
+from tests.conftest import exported, tiny_config, verb
+from tests.traffic import live
 from train import data, loop
 
-FRONTEND = Path(sysconfig.get_path("purelib"), "ts", "frontend")
 DELAY = 2.0
 
 
@@ -39,10 +41,16 @@ def mar(tmp_path_factory: pytest.TempPathFactory, loaded: data.Data, vectors: Pa
 
 @pytest.mark.parametrize("switch", ["", "ms"])
 def test_a_lone_request_waits_for_no_mate_unless_it_is_to(
-    mar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, switch: str
+    mar: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    switch: str,
 ) -> None:
     monkeypatch.setenv(nowait.SWITCH, switch)
-    started = server.start(mar.parent, [str(mar)], tmp_path / "run", seconds=400)
+    ports = [f"--{name}_port=0" for name in serve._PORTS]
+    said = verb(capsys, "serve", "start", mar, "--run_dir", tmp_path, "--seconds", 400, *ports)
+    started = live(tmp_path)
     try:
         client = Client(started.url("made"), started.key_file)
         times = []
@@ -53,13 +61,22 @@ def test_a_lone_request_waits_for_no_mate_unless_it_is_to(
     finally:
         started.end()
     assert min(times) >= DELAY if switch else min(times) < DELAY / 2
+    assert (f"{nowait.SWITCH}=ms" in said) == (not switch)
+
+
+def test_only_a_delay_that_is_lost_is_remarked_on(tmp_path: Path) -> None:
+    own = Served("a", "1.0", 1, 1, default=True, batch_delay=1)
+    assert not nowait.remark(own)
+    slow = replace(own, batch_delay=50)
+    assert "a 1.0 asks for maxBatchDelay: 50" in nowait.remark(slow)
+    assert not nowait.remark(slow, tmp_path)  # another TorchServe keeps its milliseconds
 
 
 def test_only_the_unit_of_the_known_class_is_changed(tmp_path: Path) -> None:
-    path = nowait.class_path(FRONTEND, tmp_path)
-    assert path == f"{tmp_path}:{FRONTEND}/*"
+    path = nowait.class_path(nowait.FRONTEND, tmp_path)
+    assert path == f"{tmp_path}:{nowait.FRONTEND}/*"
     changed = (tmp_path / nowait._CLASS).read_bytes()
-    with zipfile.ZipFile(FRONTEND / nowait._JAR) as packed:
+    with zipfile.ZipFile(nowait.FRONTEND / nowait._JAR) as packed:
         found = packed.read(nowait._CLASS)
     assert found.count(b"MILLISECONDS") == 1
     assert changed == found.replace(
