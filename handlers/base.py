@@ -142,18 +142,22 @@ class BaseHandler:
             return Request([RequestError("the request cannot be read")])
 
     def _answer(self, texts: list[str | RequestError], deadline: float) -> list[Answer]:
-        """Predict all good texts together; what the time does not suffice for gets a 503.
+        """Predict all good texts, short ones first; what the time does not suffice for gets a 503.
 
         TorchServe kills a worker that is silent for longer than responseTimeout, and all of its
         requests with it.
         """
-        good = [text for text in texts if isinstance(text, str)]
+        good = {i: text for i, text in enumerate(texts) if isinstance(text, str)}
+        order = sorted(good, key=lambda i: len(good[i]))  # so that those of like length meet
         predictions: list[Answer] = []
-        for chunk in chunks(good, self.longest):
+        for chunk in chunks([good[i] for i in order], self.longest):
             late = time.monotonic() > deadline
             predictions += [_LATE] * len(chunk) if late else self._predict(chunk, deadline)
-        found = iter(predictions)
-        return [next(found) if isinstance(text, str) else Failure.of(text) for text in texts]
+        found = dict(zip(order, predictions, strict=True))
+        return [
+            Failure.of(text) if isinstance(text, RequestError) else found[i]
+            for i, text in enumerate(texts)
+        ]
 
     def _predict(self, texts: list[str], deadline: float) -> list[Answer]:
         """Predict texts at once, or each alone when that fails."""
