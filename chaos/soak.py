@@ -29,7 +29,7 @@ _WARM, _SAMPLES = 0.25, 600
 # MB an hour that memory may grow, and how well that must be known: one step of memory in few
 # minutes may be a leak or not, which more minutes tell. In seconds no more can be told than that
 # it is not the control's leak.
-_MOST, _SHORT_MOST = (1.0, 5.0), (20_000.0, 20_000.0)
+_MOST, _SHORT_MOST = (1.0, 5.0), (40_000.0, 1_000_000.0)
 _FIELDS = ("Rss", "Pss")
 
 # By worker: moments in hours, and MB by field.
