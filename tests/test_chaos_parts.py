@@ -8,12 +8,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from chaos import defaults, nuisances, soak
+from chaos import defaults, nuisances, soak, worker_kill
 from chaos import traffic as traffic_module
 from chaos.parts import Offline, sentence
 from chaos.repeated import repeated
@@ -160,6 +161,20 @@ def test_a_proxy_of_the_environment_does_not_stand_for_the_server(
     mar.write_bytes(b"archive")
     assert not [*defaults._addresses(replace(found, run_dir=tmp_path), mar)]
     assert not [*tmp_path.parent.glob("stranger.mar"), *tmp_path.glob("stranger.mar")]
+
+
+def test_a_killed_worker_that_needs_two_starts_is_counted_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of the processes 1 and 2 the first is killed; 3 and 4 follow, and 5 is a child of 4."""
+    alive = iter([[1, 2], [2], [2, 3], [2], [2, 4, 5], [2, 4]])
+    ready = iter([{2}, {2}, {2}, {2}, {2, 4}])
+    found = SimpleNamespace(pid=9, admin=SimpleNamespace(workers=lambda *_: next(ready)))
+    monkeypatch.setattr(worker_kill, "workers", lambda _: next(alive))
+    monkeypatch.setattr(worker_kill, "_parent", lambda pid: 4 if pid == 5 else 9)
+    monkeypatch.setattr(worker_kill, "birth", lambda _: 0)
+    monkeypatch.setattr(worker_kill, "end", lambda *_: None)
+    assert worker_kill._kill(cast("Server", found), 0).pids == 2
 
 
 def test_a_thread_beside_a_fault_that_dies_is_noticed() -> None:
