@@ -17,13 +17,15 @@ def _slow(self, data, context):
 
 GloveHandler.handle = _slow
 """
-# Added to the handler: each request keeps some memory, as a cache without a bound does.
+# Added to the handler: some requests keep memory, as a cache without a bound does.
 LEAKY = """
-_handle, _kept = GloveHandler.handle, []
+import itertools
+
+_handle, _kept, _seen = GloveHandler.handle, [], itertools.count(1)
 
 
 def _leaky(self, data, context):
-    _kept.extend(bytes({size}) + b"x" for _ in data)
+    _kept.extend(bytes({size}) + b"x" for _ in data if not next(_seen) % {every})
     return _handle(self, data, context)
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 
 from chaos.naughty import HALVES, STRINGS
-from chaos.payload import GOOD, JSON, TEXT, Payload, plain, refused
+from chaos.payload import GOOD, JSON, MARKER, TEXT, Payload, marked, plain, refused
 from handlers.body import MAX_BODY
 from model_src.text import text_problem
 
@@ -130,9 +130,8 @@ def encodings() -> Iterator[Payload]:
     codecs = ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-8-sig"]
     codecs += ["latin-1", "cp1252", "mac-roman", "cp437"]
     for codec in codecs:
-        yield Payload(
-            f"JSON in {codec}", json.dumps({"text": film}, ensure_ascii=False).encode(codec)
-        )
+        text = json.dumps({"text": f"{MARKER} {film}"}, ensure_ascii=False)
+        yield Payload(f"JSON in {codec}", text.encode(codec))
         yield plain(f"text in {codec}", film.encode(codec), f"{TEXT}; charset={codec}")
     others = {
         "shift_jis": "面白い映画",
@@ -141,7 +140,7 @@ def encodings() -> Iterator[Payload]:
         "koi8-r": "Фильм",
     }
     for codec, text in others.items():
-        yield Payload(f"JSON in {codec}", f'{{"text": "{text}"}}'.encode(codec))
+        yield Payload(f"JSON in {codec}", f'{{"text": "{MARKER} {text}"}}'.encode(codec))
         yield plain(f"text in {codec}", text.encode(codec), TEXT)
     broken = [
         b"\xff",
@@ -155,15 +154,15 @@ def encodings() -> Iterator[Payload]:
     broken += [b"\xed\xa0\x80", b"\xed\xa0\x80\xed\xb0\x80", b"\xf4\x90\x80\x80", b"\xe2\x82"]
     broken += [b"\xf8\x88\x80\x80\x80", b"a" * 1000 + b"\xff"]
     for wrong in broken:
-        yield from refused(f"bytes {wrong[:8].hex()}", b'{"text": "' + wrong + b'"}', wrong)
-        yield from refused(f"bytes {wrong[:8].hex()} as text", b"a film " + wrong, kind=TEXT)
+        yield from refused(f"bytes {wrong[:8].hex()}", b'{"text": "a' + wrong + b'"}', wrong)
+        yield from refused(f"bytes {wrong[:8].hex()} as text", GOOD.encode() + wrong, kind=TEXT)
 
 
 def truncated() -> Iterator[Payload]:
     """Every beginning of a good body."""
-    whole = b'{"text": "a great film", "top_k": 1, "threshold": 0.5}'
+    whole = marked(b'{"text": "a great film", "top_k": 1, "threshold": 0.5}')
     yield from refused("cut JSON", *(whole[:cut] for cut in range(len(whole))))
-    packed = gzip.compress(b'{"text": "a great film"}', mtime=0)
+    packed = gzip.compress(marked(b'{"text": "a great film"}'), mtime=0)
     cuts = (packed[:cut] for cut in range(len(packed)))
     yield from refused("cut gzip", *cuts, **{"Content-Encoding": "gzip"})
 

@@ -19,6 +19,8 @@ from serving import server
 from serving.client import Client
 
 ROOT = Path(__file__).resolve().parent.parent
+# The exit code where this machine does not let us into a confinement.
+NOT_LET = 77
 NOBODY = 65534
 # From linux/sockios.h and linux/if.h.
 _SET_FLAGS, _UP = 0x8914, 0x1
@@ -84,8 +86,12 @@ def barred() -> dict[str, bool]:
 
 def main(run_dir: Path, mar: Path, confinements: list[str]) -> dict[str, Any]:
     """Enter the confinements, serve the archive, ask it, and stop."""
-    for name in confinements:
-        CONFINEMENTS[name][1]()
+    try:
+        for name in confinements:
+            CONFINEMENTS[name][1]()
+    except (OSError, subprocess.CalledProcessError) as reason:
+        sys.stderr.write(f"{reason}\n")
+        sys.exit(NOT_LET)
     texts = json.load(sys.stdin)
     found = server.start(mar.parent, [str(mar)], run_dir)
     try:

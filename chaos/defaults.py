@@ -1,5 +1,6 @@
 """What a server does without any setting: it refuses strangers, and needs hardly anything."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -7,20 +8,18 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 
-import numpy as np
 import requests
 
-from chaos.confined import CONFINEMENTS, NOBODY, ROOT
+from chaos.confined import CONFINEMENTS, NOBODY, NOT_LET, ROOT
 from chaos.damaged import DAMAGED, rewritten
 from chaos.outcome import Outcome
-from chaos.parts import NAME, sentence, table
+from chaos.parts import NAME, chosen, same, sentence, table
 from chaos.scene import FIRST, SECOND, Scene, workers
-from chaos.tally import EXACT
 from model_src.errors import ServerError
 from serving import deploy, server
 from serving.client import read_key
@@ -28,6 +27,8 @@ from serving.server import Server
 
 _TEXTS = [sentence(number) for number in range(20)]
 _SECONDS = 180.0
+# A model that nobody asked for.
+_STRANGER = "stranger"
 _REFUSED = {HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
 
 
@@ -38,54 +39,76 @@ def defaults(scene: Scene) -> Outcome:
         scene.traffic(found, clients=2, rate=20, attempts=1) as traffic,
     ):
         before = workers(found)
-        wrong = [*_strangers(found), *_addresses(found), *_archives(scene, found)]
+        wrong = [
+            *_strangers(found),
+            *_addresses(found, scene.archives[SECOND]),
+            *_archives(scene, found),
+        ]
         alive = {*before} <= {*workers(found)}
     tally = scene.judge(traffic.records)
     names = [*CONFINEMENTS]
-    told = [
-        f"{', '.join(wanted)}: {said}"
+    tries = {
+        ", ".join(wanted): _confined(scene, wanted)
         for wanted in ([names] if scene.short else [*([each] for each in names), names])
-        if (said := _confined(scene, wanted))
-    ]
-    lost = [each for each in told if "not permitted" not in each]
+    }
+    untried = [f"{name}: not tried, for this machine forbids it" for name in _untried(tries)]
+    lost = [f"{name}: {said}" for name, said in tries.items() if said]
+    right = tally.right == tally.asked > 0
     return Outcome(
-        passed=not wrong and not lost and alive and tally.right == tally.asked > 0,
+        passed=not wrong and not lost and alive and right and (scene.short or not untried),
         numbers={
             "archives refused": 2 * len(DAMAGED) + 1,
             "let through": len(wrong),
             "requests around": tally.asked,
             "not right": tally.asked - tally.right,
             "workers lost": int(not alive),
+            "confinements": len(tries),
+            "confinements not tried": len(untried),
             "confinements in which it does not serve": len(lost),
         },
         said="No token, a wrong one or that of the other port: refused (TorchServe says 400). "
         "Models of an address: refused, and the address is not asked. Archives that are cut, "
         "changed or leave their folder: refused by start and deploy, the old version goes on. It "
         "serves without network, with a read-only project and as another user than root."
-        + "".join(f" {each}." for each in (*wrong, *told)),
+        + "".join(f" {each}." for each in (*wrong, *lost, *untried)),
     )
+
+
+def _untried(tries: Mapping[str, str | None]) -> list[str]:
+    return [name for name, said in tries.items() if said is None]
 
 
 def _strangers(found: Server) -> Iterator[str]:
     """Ask both ports without their key; yield what was answered."""
+    session = _session()
     keys = {name: read_key(found.key_file, name) for name in ("inference", "management")}
     asked = {"inference": ("POST", f"predictions/{NAME}"), "management": ("GET", "models")}
     for port, (method, path) in asked.items():
         other = next(key for name, key in keys.items() if name != port)
         for headers in ({}, *({"Authorization": f"Bearer {key}"} for key in ("wrong", other))):
             url = f"http://127.0.0.1:{found.ports[port]}/{path}"
-            answer = requests.request(method, url, headers=headers, data=b"a", timeout=20)
+            answer = session.request(method, url, headers=headers, data=b"a", timeout=20)
             if answer.status_code not in _REFUSED or "scores" in answer.text:
                 yield f"{port} with {[*headers] or 'no token'}: {answer.status_code}"
 
 
-def _addresses(found: Server) -> Iterator[str]:
-    """Register archives of addresses with the management key; yield those that were taken."""
+def _addresses(found: Server, mar: Path) -> Iterator[str]:
+    """Register archives of addresses with the management key; yield those that were taken.
+
+    Those of this machine are there, so that nothing but the rule refuses them.
+    """
+    session = _session()
     header = {"Authorization": f"Bearer {read_key(found.key_file, 'management')}"}
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    outside, above = (
+        folder / f"{_STRANGER}.mar" for folder in (found.run_dir.parent, found.run_dir)
+    )
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        for path in (outside, above):
+            stack.callback(path.unlink)
+            shutil.copyfile(mar, path)
         listener.settimeout(0.2)
-        here = f"127.0.0.1:{listener.getsockname()[1]}/{NAME}.mar"
-        outside = found.run_dir.parent / f"{NAME}.mar"
+        here = f"127.0.0.1:{listener.getsockname()[1]}/{_STRANGER}.mar"
         for url in (
             f"http://{here}",
             f"https://{here}",
@@ -93,12 +116,15 @@ def _addresses(found: Server) -> Iterator[str]:
             f"ftp://{here}",
             f"s3://{here}",
             f"file://{outside}",
-            f"../{NAME}.mar",
-            f"..%2f{NAME}.mar",
+            f"file:{outside}",
+            str(outside),
+            f"../{above.name}",
+            f"../../{outside.name}",
+            f"..%2f{above.name}",
         ):
-            answer = requests.post(
+            answer = session.post(
                 f"http://127.0.0.1:{found.ports['management']}/models",
-                params={"url": url, "model_name": "stranger", "initial_workers": "0"},
+                params={"url": url, "model_name": _STRANGER, "initial_workers": "0"},
                 headers=header,
                 timeout=20,
             )
@@ -109,6 +135,13 @@ def _addresses(found: Server) -> Iterator[str]:
         except TimeoutError:
             return
         yield "the address of an archive was asked"
+
+
+def _session() -> requests.Session:
+    """Return one that no proxy of the environment stands before."""
+    session = requests.Session()
+    session.trust_env = False
+    return session
 
 
 def _archives(scene: Scene, found: Server) -> Iterator[str]:
@@ -143,13 +176,13 @@ def _versions(found: Server) -> list[tuple[str, int]]:
     return [(each["modelVersion"], len(each["workers"])) for each in found.admin.versions(NAME)]
 
 
-def _confined(scene: Scene, wanted: list[str]) -> str:
-    """Serve in another process that may do little; say what was wrong with it."""
+def _confined(scene: Scene, wanted: list[str]) -> str | None:
+    """Serve in another process that may do little; say what was wrong, None if it was not tried."""
     spaces = [flag for name in wanted for flag in CONFINEMENTS[name][0]]
     root = os.getuid() == 0
     enter = ["unshare", *([] if root else ["--map-root-user"]), *spaces] if spaces else []
     if enter and subprocess.run([*enter, "true"], capture_output=True, check=False).returncode:  # noqa: S603
-        return "namespaces are not permitted here"
+        return None
     with tempfile.TemporaryDirectory(prefix="iclassifier-") as name:
         folder = Path(name)
         mar = Path(shutil.copy(scene.archives[FIRST], folder))
@@ -171,11 +204,13 @@ def _confined(scene: Scene, wanted: list[str]) -> str:
             return f"no answer within {_SECONDS:.0f} s"
         finally:
             scene.end(run_dir)
+    if done.returncode == NOT_LET:
+        return None
     if done.returncode:
         return (done.stderr.strip() or "no reason").splitlines()[-1]
     said = json.loads(done.stdout)
     if open_ := [each for each in wanted if not said["barred"][each]]:
         return f"not confined by {', '.join(open_)}"
-    answers = table(each["scores"] for each in said["answers"])
-    same = np.abs(answers - scene.offline.scores(FIRST, _TEXTS)).max() <= EXACT
-    return "" if same else "other scores than offline"
+    answers, known = said["answers"], scene.offline.scores(FIRST, _TEXTS)
+    right = same(table(each["scores"] for each in answers), chosen(answers), known)
+    return "" if right else "other answers than offline"

@@ -5,7 +5,19 @@ import json
 import zlib
 from collections.abc import Iterator
 
-from chaos.payload import FORM, GOOD, KEY, MANAGEMENT, MARKER, NAME, TEXT, Payload, plain, refused
+from chaos.payload import (
+    FORM,
+    GOOD,
+    KEY,
+    MANAGEMENT,
+    MARKER,
+    NAME,
+    TEXT,
+    Payload,
+    marked,
+    plain,
+    refused,
+)
 from handlers.body import MAX_BODY
 
 # Of a form that TorchServe's reader gives up on, before any handler is asked.
@@ -24,21 +36,23 @@ def content_types() -> Iterator[Payload]:
     yield from refused("a form of no field", MARKER, '{"text": "a"}', kind=FORM)
     yield from refused("no encoding", '{"text": "a"}', **{"Content-Encoding": "br"})
     yield from refused("no encoding", '{"text": "a"}', **{"Content-Encoding": "deflate, gzip"})
-    yield Payload("a type too long", b"{}", "x" * 20_000, statuses=frozenset({400, 431}))
+    yield Payload("a type too long", MARKER.encode(), "x" * 20_000, statuses=frozenset({400, 431}))
 
 
 def packed() -> Iterator[Payload]:
     """Broken gzip, and bombs."""
     gz = {"Content-Encoding": "gzip"}
     whole = gzip.compress(f'{{"text": "{GOOD}"}}'.encode(), mtime=0)
-    wrong = [b"plain", whole + b"x", whole + whole, zlib.compress(b"a"), whole[:-8] + b"\0" * 8]
-    wrong += [gzip.compress(whole, mtime=0), b"\x1f\x8b" * 50, gzip.compress(b"", mtime=0)]
-    wrong += [gzip.compress(b"\xff\xfe", mtime=0), gzip.compress(b"[" * 100_000, mtime=0)]
+    bad = gzip.compress(marked(gzip.decompress(whole)), mtime=0)
+    sign = MARKER.encode()
+    wrong = [sign, bad + b"x", bad + bad, zlib.compress(sign), bad[:-8] + b"\0" * 8]
+    wrong += [gzip.compress(bad, mtime=0), b"\x1f\x8b" * 50, gzip.compress(b"", mtime=0)]
+    wrong += [gzip.compress(sign + b"\xff\xfe", mtime=0), gzip.compress(b"[" * 100_000, mtime=0)]
     yield from refused("gzip", *wrong, **gz)
     for size in (MAX_BODY + 1, 30_000_000):
-        bomb = gzip.compress(b'{"text": "' + b"a " * (size // 2) + b'"}', 1, mtime=0)
+        bomb = gzip.compress(b'{"text": "' + sign + b"a " * (size // 2) + b'"}', 1, mtime=0)
         yield Payload(f"a bomb of {size}", bomb, headers=gz, statuses=frozenset({413}))
-        zeros = gzip.compress(bytes(size), 1, mtime=0)
+        zeros = gzip.compress(sign + bytes(size), 1, mtime=0)
         yield Payload(f"zeros of {size}", zeros, TEXT, gz, statuses=frozenset({413}))
     for name in ("gzip", "x-gzip", "GZIP"):
         yield Payload(f"good {name}", whole, headers={"Content-Encoding": name}, texts=(GOOD,))
@@ -46,7 +60,7 @@ def packed() -> Iterator[Payload]:
 
 def tokens() -> Iterator[Payload]:
     """Keys that are no keys."""
-    good = json.dumps({"text": GOOD}).encode()
+    good = marked(json.dumps({"text": GOOD}).encode())
     wrong = [None, "", "Bearer", "Bearer ", "Bearer wrong", f"Bearer {MANAGEMENT}", f"Basic {KEY}"]
     wrong += [KEY, f"Bearer {KEY}x", f"Bearer  {KEY} {KEY}", f"Token {KEY}", f"Bearer x{KEY}"]
     wrong += ["Bearer " + "x" * 4000, "Bearer null", "Bearer \xe9\xff", f"Bearer '{KEY}'"]
@@ -57,7 +71,7 @@ def tokens() -> Iterator[Payload]:
 
 def paths() -> Iterator[Payload]:
     """Models, versions and methods that are not there."""
-    good = json.dumps({"text": GOOD}).encode()
+    good = marked(json.dumps({"text": GOOD}).encode())
     missing = frozenset({400, 404, 405})
     ends = [
         "/9.9",
@@ -78,7 +92,7 @@ def paths() -> Iterator[Payload]:
     for path in paths:
         yield Payload(f"path {path[:40]}", good, path=path, statuses=missing)
     for method in ("GET", "PUT", "DELETE", "PATCH", "TRACE", "FOO"):
-        yield Payload(f"method {method}", b"{", method=method, statuses=missing)
+        yield Payload(f"method {method}", MARKER.encode(), method=method, statuses=missing)
 
 
 def multipart() -> Iterator[Payload]:
@@ -102,21 +116,22 @@ def multipart() -> Iterator[Payload]:
         kind=kind,
     )
     for kind in ("multipart/form-data", "multipart/mixed", "multipart/form-data; x=y"):
-        yield from refused(f"no boundary in {kind}", "{", kind=kind)
+        yield from refused(f"no boundary in {kind}", "{" + MARKER, kind=kind)
 
 
 def broken_forms() -> Iterator[Payload]:
     """Forms that TorchServe reads, and gives up on, before it asks a handler."""
-    fields = ["text=%zz", f"text={MARKER}%", "text=a&top_k=%f", "%=a", "=", "&&&"]
+    fields = [f"text={MARKER}%zz", f"text={MARKER}%", f"text={MARKER}&top_k=%f", f"%={MARKER}"]
+    fields += ["=", "&&&"]
     part = '--b\r\nContent-Disposition: form-data; name="text"'
     parts = [
-        "--c\r\nContent-Disposition: form-data\r\n\r\na\r\n--c--\r\n",
-        "--b\r\nContent-Disposition: form-data\r\n\r\na\r\n--b--\r\n",
+        f"--c\r\nContent-Disposition: form-data\r\n\r\n{MARKER}\r\n--c--\r\n",
+        f"--b\r\nContent-Disposition: form-data\r\n\r\n{MARKER}\r\n--b--\r\n",
         "--b\r\n\r\n--b--\r\n",
         f"{part}\r\n\r\n{MARKER}",
         part[:-3],
         f"{part}\r\nContent-Type: text/plain; charset={MARKER}\r\n\r\na\r\n--b--\r\n",
-        "no parts at all",
+        f"no parts at all {MARKER}",
     ]
     kind = "multipart/form-data; boundary="
     sent = [*((FORM, field) for field in fields), *((f"{kind}b", each) for each in parts)]
@@ -127,7 +142,8 @@ def broken_forms() -> Iterator[Payload]:
 def messages() -> Iterator[Payload]:
     """Yield what is no HTTP, or not the whole of it."""
     begin = f"POST /predictions/{NAME} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {KEY}\r\n"
-    whole = f"{begin}Content-Length: 3\r\n\r\n{{}}x"
+    # TorchServe answers a version of HTTP that is none: what it must refuse is the body
+    whole = f"{begin}Content-Length: {len(MARKER) + 1}\r\n\r\n{{{MARKER}"
     for number, message in enumerate(
         [
             "\r\n\r\n",
@@ -136,15 +152,15 @@ def messages() -> Iterator[Payload]:
             "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
             whole.replace("HTTP/1.1", "HTTP/9.9"),
             whole.replace("HTTP/1.1", "HTTX"),
-            begin + "Content-Length: -1\r\n\r\n{}",
-            begin + "Content-Length: x\r\n\r\n{}",
-            begin + "Content-Length: 99999999999999999999\r\n\r\n{}",
+            f"{begin}Content-Length: -1\r\n\r\n{MARKER}",
+            f"{begin}Content-Length: x\r\n\r\n{MARKER}",
+            f"{begin}Content-Length: 99999999999999999999\r\n\r\n{MARKER}",
             begin + "Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}x",
-            begin + "Content-Length: 100\r\n\r\n{}",
-            begin + "Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n",
+            f"{begin}Content-Length: 100\r\n\r\n{MARKER}",
+            f"{begin}Transfer-Encoding: chunked\r\n\r\nzz\r\n{MARKER}\r\n0\r\n\r\n",
             begin + "Transfer-Encoding: chunked\r\n\r\n2\r\n{}",
             begin + "Transfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
-            begin + "No colon here\r\n\r\n{}",
+            f"{begin}No colon here\r\n\r\n{MARKER}",
             begin + ": empty\r\n\r\n",
             begin + "X-Long: " + "x" * 100_000 + "\r\n\r\n",
             begin + "".join(f"X-{i}: {i}\r\n" for i in range(3000)) + "\r\n",

@@ -22,6 +22,13 @@ class Fit(NamedTuple):
         """The lower end of the interval."""
         return self.slope - self.error
 
+    def steady(self, most: float, unsure: float) -> bool:
+        """Tell whether it may be no more than ``most``, and is known to ``unsure``, which is less.
+
+        False stands for growth and for what cannot be told.
+        """
+        return self.least <= most and self.error <= unsure
+
 
 def fit(times: Sequence[float], values: Sequence[float]) -> Fit:
     """Fit a line by least squares.

@@ -65,9 +65,9 @@ def limits(scene: Scene) -> Outcome:
         passed=not wrong and max(p99.values()) <= most and not not_right and alive and not left,
         numbers=numbers,
         said=f"Each limit less one, itself and one more (TorchServe's own 413 is empty). {SLOW} "
-        f"clients that send a byte each {PAUSE} s, {IDLE} that send nothing, and ones that leave "
-        f"in the middle of a request or before its answer, beside {_RATE} requests a second; p99 "
-        f"may be {most:.1f} ms." + "".join(f" {each}." for each in wrong[:5]),
+        f"clients that send a header and then a byte each {PAUSE} s, {IDLE} that send nothing, and "
+        f"ones that leave in the middle of a request or before its answer, beside {_RATE} requests "
+        f"a second; p99 may be {most:.1f} ms." + "".join(f" {each}." for each in wrong[:5]),
     )
 
 

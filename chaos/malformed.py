@@ -1,22 +1,26 @@
 """Malformed requests and naughty sentences, each with a good mate sent in the same moment."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http import HTTPStatus
+from pathlib import Path
 
+from chaos.naughty import STRINGS
 from chaos.outcome import Outcome
-from chaos.parts import Offline
+from chaos.parts import Offline, sentence
 from chaos.payload import GOOD, MARKER, Payload
 from chaos.payloads import PAYLOADS
 from chaos.scene import Scene, workers
+from chaos.traffic import Record
 from chaos.wire import Reply, Wire, problem
 from serving.client import read_key
-from serving.server import Server
 
 _THREADS, _CLIENTS, _RATE = 4, 4, 100
 # In the short form only every so many-th payload is sent.
 _STEP = 8
+# Characters of a sentence that are looked for in the logs.
+_LEAST, _BEGIN = 12, 60
 _MATE = Payload("a mate", GOOD.encode(), "text/plain", texts=(GOOD,))
 
 
@@ -33,7 +37,10 @@ def malformed(scene: Scene) -> Outcome:
         ):
             replies = list(pool.map(partial(_both, wire), payloads))
         alive = workers(found) == before
-        told = [*_logged(found)]
+        quoted = [MARKER, *_said(payloads, traffic.records)]
+        keys = [read_key(found.key_file, name) for name in ("inference", "management")]
+        logs = found.run_dir / "logs"
+        told = [*logged(logs, "what was sent", quoted), *logged(logs, "a key", keys)]
     good = scene.judge(traffic.records)
     wrong = [*_problems(payloads, replies, scene.offline)]
     unread = sum(own.status == HTTPStatus.INTERNAL_SERVER_ERROR for own, _ in replies)
@@ -46,6 +53,7 @@ def malformed(scene: Scene) -> Outcome:
         "around": good.asked,
         "around not right": good.asked - good.right,
         "workers lost": int(not alive),
+        "sentences looked for in logs": len(quoted),
         "logs that quote": len(told),
         "forms with TorchServe's own 500": unread,
     }
@@ -75,10 +83,17 @@ def _problems(
                 yield said if sent is payload else f"beside {payload.name}: {said}"
 
 
-def _logged(found: Server) -> Iterator[str]:
-    """Yield the logs that hold a part of what was sent."""
-    secrets = (MARKER, read_key(found.key_file, "inference"))
-    for path in (found.run_dir / "logs").iterdir():
+def _said(payloads: Sequence[Payload], records: Sequence[Record]) -> set[str]:
+    """Return how sentences begin, taken or refused, that a log can hold by quoting only."""
+    texts = {*STRINGS, *(text for each in payloads for text in each.texts if text)}
+    texts |= {sentence(number) for each in records for number in each.numbers}
+    begun = {text.strip()[:_BEGIN] for text in texts}
+    return {text for text in begun if len(text) >= _LEAST}
+
+
+def logged(logs: Path, what: str, secrets: Sequence[str]) -> Iterator[str]:
+    """Yield the files of the folder ``logs`` that hold one of ``secrets``."""
+    for path in logs.iterdir():
         content = path.read_text(encoding="utf-8", errors="replace")
         if any(secret in content for secret in secrets):
-            yield f"{path.name} quotes what was sent"
+            yield f"{path.name} quotes {what}"

@@ -4,10 +4,10 @@ import contextlib
 import itertools
 import socket
 import struct
-import threading
 from collections.abc import Callable, Iterator
 
 from chaos.payload import GOOD
+from chaos.repeated import repeated
 from chaos.wire import Wire
 from handlers.body import MAX_BODY
 
@@ -18,15 +18,15 @@ _RESET = struct.pack("ii", 1, 0)
 
 @contextlib.contextmanager
 def _slow(wire: Wire) -> Iterator[None]:
-    """Send requests byte by byte, each on time for the connection to live."""
-    message = wire.begin(MAX_BODY) + b"a" * 100_000
-    with _connections(wire, SLOW) as sockets, _thread(PAUSE) as each:
-        places = itertools.count()
+    """Send a whole header, then the body byte by byte, each on time for the connection to live."""
+    header = wire.begin(MAX_BODY)
+    with _connections(wire, SLOW) as sockets, repeated(PAUSE) as each:
+        for one in sockets:
+            one.sendall(header)
 
         def send() -> None:
-            at = next(places)
             for one in sockets:
-                one.sendall(message[at : at + 1])
+                one.sendall(b"a")
 
         each(send)
         yield
@@ -52,7 +52,7 @@ def _leaving(wire: Wire) -> Iterator[None]:
                 if not order:
                     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
-    with _thread(PAUSE / 5) as each:
+    with repeated(PAUSE / 5) as each:
         each(leave)
         yield
 
@@ -68,31 +68,3 @@ NUISANCES: dict[str, Callable[[Wire], contextlib.AbstractContextManager[None]]] 
 def _connections(wire: Wire, count: int) -> Iterator[list[socket.socket]]:
     with contextlib.ExitStack() as stack:
         yield [stack.enter_context(wire.connect()) for _ in range(count)]
-
-
-@contextlib.contextmanager
-def _thread(pause: float) -> Iterator[Callable[[Callable[[], None]], None]]:
-    """Yield how to begin to do something again and again; an error of it is raised at the end."""
-    over, errors = threading.Event(), list[Exception]()
-
-    def work(do: Callable[[], None]) -> None:
-        try:
-            while not over.wait(pause):
-                do()
-        except Exception as error:  # noqa: BLE001 - raised again below
-            errors.append(error)
-
-    threads = list[threading.Thread]()
-
-    def begin(do: Callable[[], None]) -> None:
-        threads.append(threading.Thread(target=work, args=(do,), daemon=True))
-        threads[-1].start()
-
-    try:
-        yield begin
-    finally:
-        over.set()
-        for thread in threads:
-            thread.join()
-    for error in errors:
-        raise error

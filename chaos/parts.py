@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from serving.export import export
 from serving.sentences import bundled
 
 NAME = "chaos"
+# What a served score may differ from the offline one.
+EXACT = 1e-5
 # So many that no two sentences have the same scores: an answer to another client is known as such.
 LABELS = [f"kind{i}" for i in range(8)]
 _TINY = {"vocab_size": "0", "num_filters": "16", "fc_hidden_size": "32"}
@@ -71,3 +74,34 @@ def table(scores: Iterable[Mapping[str, float]]) -> np.ndarray:
     """Return scores by label as ``[sentences, labels]``; NaN, equal to nothing, where one lacks."""
     rows = [[each.get(label, float("nan")) for label in LABELS] for each in scores]
     return np.array(rows, dtype=np.float64).reshape(-1, len(LABELS))
+
+
+def chosen(answers: Iterable[Mapping[str, Any]]) -> np.ndarray:
+    """Return the number and the score of each answer's label, ``[sentences, 2]``.
+
+    NaN, equal to nothing, where a label is unknown or a score is no number.
+    """
+    rows = [
+        (
+            LABELS.index(label) if (label := each.get("label")) in LABELS else float("nan"),
+            score if isinstance(score := each.get("score"), float) else float("nan"),
+        )
+        for each in answers
+    ]
+    return np.array(rows, dtype=np.float64).reshape(-1, 2)
+
+
+def same(scores: np.ndarray, best: np.ndarray, known: np.ndarray) -> bool:
+    """Tell whether an answer's ``scores`` and its ``best``, as ``chosen`` gives it, are ``known``.
+
+    Of labels whose offline scores are equal within the tolerance, each may be the best.
+    """
+    if not near(scores, known) or len(best) != len(known) or np.isnan(best).any():
+        return False
+    own = known[np.arange(len(known)), best[:, 0].astype(int)]
+    return near(best[:, 1], own) and bool((own >= known.max(axis=1) - EXACT).all())
+
+
+def near(scores: np.ndarray, known: np.ndarray) -> bool:
+    """Tell whether ``scores`` are ``known``, both of one shape, within the tolerance."""
+    return scores.shape == known.shape and bool((np.abs(scores - known) <= EXACT).all())

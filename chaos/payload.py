@@ -36,10 +36,21 @@ class Payload:
 
 
 def refused(name: str, *bodies: str | bytes, kind: str = JSON, **more: str) -> Iterator[Payload]:
-    """Yield requests that must be refused as a whole, with ``more`` headers."""
+    """Yield requests that must be refused as a whole, with ``more`` headers.
+
+    Where they hold a sentence, it begins with the marker.
+    """
     for number, body in enumerate(bodies):
-        raw = body if isinstance(body, bytes) else body.encode()
+        raw = marked(body if isinstance(body, bytes) else body.encode())
         yield Payload(f"{name} {number}", raw, kind, dict(more))
+
+
+def marked(body: bytes) -> bytes:
+    """Return ``body`` with the marker in the sentences of this table: "a", and the good one."""
+    for sentence in (b'"a', GOOD.encode()):
+        at = sentence.index(b"a")
+        body = body.replace(sentence, sentence[:at] + MARKER.encode() + b" " + sentence[at:])
+    return body
 
 
 def plain(name: str, body: bytes, kind: str) -> Payload:
@@ -47,5 +58,5 @@ def plain(name: str, body: bytes, kind: str) -> Payload:
     try:
         text = body.decode()
     except UnicodeDecodeError:
-        return Payload(name, body, kind)
+        return Payload(name, MARKER.encode() + body, kind)
     return Payload(name, body, kind, texts=() if text_problem(text) else (text,))

@@ -1,6 +1,8 @@
 """Run faults one after the other, keep what came of each, and write the table."""
 
 import hashlib
+import http.client
+import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -19,14 +21,22 @@ from model_src.errors import UserError
 FILE = "chaos.json"
 # Where the code is that the results speak of.
 _JUDGED = ("chaos", "handlers", "model_src", "serving")
+_FILES = (
+    *("config.properties", "serving/log4j2.xml", "serving/metrics.yaml"),
+    "benchmarks/untrained.py",
+)
+# What a server that is not as it should be makes of a fault's own code; errors of requests are
+# OSErrors. Whatever else is raised is our bug, and ends the run.
+_LOST = (OSError, LookupError, ValueError, http.client.HTTPException, subprocess.SubprocessError)
 
 Say = Callable[[str], None]
 
 
 def code() -> str:
-    """Return the SHA-256 of the code that serves and of the faults."""
+    """Return the SHA-256 of the faults, and of the code and settings that serve."""
     digest = hashlib.sha256()
-    for path in sorted(path for name in _JUDGED for path in (ROOT / name).rglob("*.py")):
+    scripts = (path for name in _JUDGED for path in (ROOT / name).rglob("*.py"))
+    for path in sorted([*scripts, *(ROOT / name for name in _FILES)]):
         digest.update(f"{path.relative_to(ROOT)}\n".encode() + path.read_bytes())
     return digest.hexdigest()
 
@@ -44,7 +54,7 @@ def run(
     Args:
         faults: the whole table.
         only: the faults to run whether they are known or not; if none, all that are not known to be
-            survived by this very code.
+            survived by this very code, for as many minutes where those count.
         scene: where.
         path: the JSON file to go on from and to write after each fault; None keeps nothing.
         command: as typed, kept with what it found.
@@ -57,21 +67,32 @@ def run(
     wanted = only or [
         name
         for name in faults
-        if not (found.get(name, {}).get("passed") and found[name]["code"] == version)
+        if not _known(faults[name], found.get(name, {}), version, scene.minutes)
     ]
     with tqdm(total=len(wanted), desc="chaos", unit=" faults") as bar:
         for name in wanted:
             began = time.monotonic()
             outcome = survive(faults[name], scene)
-            more = {"seconds": round(time.monotonic() - began, 1), "code": version}
-            found[name] = asdict(outcome) | more | {"command": command, "minutes": scene.minutes}
+            found[name] = asdict(outcome) | {
+                "seconds": round(time.monotonic() - began, 1),
+                "code": version,
+                "command": command,
+                "minutes": scene.minutes,
+                "machine": machine.describe(),
+            }
             say(f"{name}: {verdict(found[name])} {shown(outcome.numbers)} {outcome.said}")
             if path:
-                kept = {"machine": machine.describe(), "faults": found}
-                results.save(path, kept)
-                results.report(path, markdown(faults, kept))
+                results.save(path, {"faults": found})
+                results.report(path, markdown(faults, found))
             bar.update()
     return {name: found[name] for name in only or faults}
+
+
+def _known(fault: Fault, entry: Mapping[str, Any], version: str, minutes: float) -> bool:
+    """Tell whether ``entry`` says that this code has survived ``fault`` for so long."""
+    if not entry.get("passed") or entry["code"] != version:
+        return False
+    return not fault.timed or bool(entry["minutes"] >= minutes)
 
 
 def survive(fault: Fault, scene: Scene) -> Outcome:
@@ -80,6 +101,9 @@ def survive(fault: Fault, scene: Scene) -> Outcome:
         return fault.run(scene)
     except UserError as reason:
         return Outcome(passed=False, numbers={}, said=str(reason))
+    except _LOST as reason:
+        said = f"{type(reason).__name__}: {reason}"
+        return Outcome(passed=False, numbers={}, said=said)
 
 
 def verdict(entry: Mapping[str, Any]) -> str:
@@ -92,9 +116,9 @@ def shown(numbers: Mapping[str, float | int]) -> str:
     return ", ".join(f"{name} {value:,}" for name, value in numbers.items())
 
 
-def markdown(faults: Mapping[str, Fault], known: Mapping[str, Any]) -> list[str]:
-    """Return the table of all that is ``known``."""
-    found = {name: known["faults"][name] for name in faults if name in known["faults"]}
+def markdown(faults: Mapping[str, Fault], known: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the table of all that is ``known``, and where each part of it was found."""
+    found = {name: known[name] for name in faults if name in known}
     rows = [
         (
             f"`{name}`",
@@ -106,15 +130,19 @@ def markdown(faults: Mapping[str, Fault], known: Mapping[str, Any]) -> list[str]
         )
         for name, entry in found.items()
     ]
-    commands = dict.fromkeys(entry["command"] for entry in found.values())
+    commands: dict[str, dict[str, None]] = {}
+    for entry in found.values():
+        commands.setdefault(entry["machine"], {})[entry["command"]] = None
+    places = [
+        line
+        for where, typed in commands.items()
+        for line in ("", f"On {where}:", "", "```text", *typed, "```")
+    ]
     return [
         "What was done to a real server under load, and what became of the requests.",
         "",
         *results.table(("fault", "to survive", "what was done", "numbers", "s", ""), rows),
-        "",
-        f"On {known['machine']}:",
-        "",
-        *("```text", *commands, "```"),
+        *places,
     ]
 
 

@@ -49,10 +49,11 @@ class Scene:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End what still runs."""
-        self._clients.close()
-        for folder in self._folders:
-            self.end(folder)
+        """End what still runs; an interruption of one end leaves none of the others out."""
+        with contextlib.ExitStack() as ends:
+            for folder in self._folders:
+                ends.callback(self.end, folder)
+            ends.push(self._clients)
 
     @cached_property
     def _parts(self) -> dict[str, tuple[Path, Path]]:
@@ -84,14 +85,18 @@ class Scene:
         """Lend a server of the first version, to be left as it was found or ended.
 
         A new one, which is stopped at the end; in the short form the next fault gets it again, if
-        it still is as it was.
+        it still is as it was. A fault that fails leaves none behind.
         """
         found = Server.find(self._lent) if self._lent else None
         if not found or _ready(found) != [(FIRST, workers)]:
             self._leave()
             found = self.start(self.archives[FIRST], workers=workers)
         self._lent = found.run_dir
-        yield found
+        try:
+            yield found
+        except Exception:
+            self.end(found.run_dir)
+            raise
         if not self.short:
             self._leave()
 
@@ -103,10 +108,12 @@ class Scene:
     @staticmethod
     def end(run_dir: Path) -> None:
         """End every process of ``run_dir``, whatever state it is in."""
-        if found := Server.read(run_dir):
-            found.end()
-        for pid in launch.leftovers(run_dir):
-            end(pid, birth(pid) or 0)
+        try:
+            if found := Server.read(run_dir):
+                found.end()
+        finally:
+            for pid in launch.leftovers(run_dir):
+                end(pid, birth(pid) or 0)
 
     def client(self, found: Server, path: str = NAME, **options: Any) -> Client:  # noqa: ANN401
         """Return a client of ``found`` with ``options`` of ``Client``; ``path`` is a model's."""

@@ -49,7 +49,7 @@ def stop(scene: Scene) -> Outcome:
                 slowest = max(slowest, time.monotonic() - began)
                 time.sleep(_REST / 2)
             for traffic in (plain, named):
-                taken = accepted(traffic.records, sent)
+                taken = accepted(traffic.records, sent, began)
                 tally += scene.judge(taken)
                 away += len(traffic.records) - len(taken)
                 under_way += sum(each.began < began < each.ended for each in taken)
@@ -60,7 +60,8 @@ def stop(scene: Scene) -> Outcome:
         | {"stops": rounds, "under_way": under_way, "turned_away": away, "left_behind": left}
         | {"stopped_within_s": round(slowest, 2)},
         said=f"Stopped {rounds} times at {2 * _RATE:.0f} requests/s. Asked are the requests that "
-        f"were accepted: answered, or sent before one that was. {tally.complaints}",
+        "were accepted: sent before the stop began or before one that was answered, or answered "
+        f"with anything but that the door is shut. {tally.complaints}",
     )
 
 
@@ -96,20 +97,23 @@ class Caller:
         return predictions
 
 
-def accepted(records: Sequence[Record], sent: Mapping[str, float]) -> list[Record]:
-    """Return the requests that the server must have answered.
+def accepted(records: Sequence[Record], sent: Mapping[str, float], stopped: float) -> list[Record]:
+    """Return the requests that the server must have answered with a 200.
 
-    Whoever gets no answer cannot know whether the door was open. It was, if a request that began
-    later than all of this one was sent has been answered.
+    What was sent before the moment ``stopped``, when the stop began, found the door open. So did
+    what was sent before a request began that has been answered, unless it was told that the door
+    is shut; of what has no answer nothing else is known. One that could not even be sent counts
+    from when it failed.
     """
-    answered = [each.began for each in records if each.status == HTTPStatus.OK]
-    last = max(answered, default=0.0)
-    return [
-        each
-        for each in records
-        if each.status not in {*_SHUT, 0}
-        or (each.status == 0 and sent.get(sentence(each.numbers[0]), last) < last)
-    ]
+    last = max((each.began for each in records if each.status == HTTPStatus.OK), default=stopped)
+
+    def must(each: Record) -> bool:
+        moment = sent.get(sentence(each.numbers[0]), each.ended)
+        if each.status in _SHUT:
+            return moment < stopped
+        return each.status != 0 or moment < max(last, stopped)
+
+    return [each for each in records if must(each)]
 
 
 def _left(found: Server) -> int:

@@ -23,6 +23,8 @@ class Fault:
 
     title: str
     run: Callable[[Scene], Outcome]
+    # whether it lasts as many minutes as asked for
+    timed: bool = False
 
 
 FAULTS = {
@@ -36,14 +38,17 @@ FAULTS = {
     "swap": Fault("Another version is deployed without an answer lost or mixed.", swap),
     "stop": Fault("A stop answers every request that was accepted, and leaves nothing.", stop),
     "malformed": Fault(
-        "Malformed requests and naughty sentences get an error or the offline answer, no 5xx.",
+        "Malformed requests and naughty sentences get an error or the offline answer; no 5xx but "
+        "TorchServe's own for a form that it cannot read.",
         malformed,
     ),
     "limits": Fault(
         "Sizes at their limits, slow, silent and leaving clients delay nobody.", limits
     ),
     "overload": Fault("Five times what a server can answer costs it nothing.", overload),
-    "soak": Fault("Memory of a worker does not grow with its requests, and a leak is seen.", soak),
+    "soak": Fault(
+        "Memory of a worker does not grow with its requests, and a leak is seen.", soak, timed=True
+    ),
     "defaults": Fault(
         "Strangers, addresses and damaged archives are refused; it serves where little is allowed.",
         defaults,

@@ -8,10 +8,9 @@ from typing import Self
 
 import numpy as np
 
-from chaos.parts import Offline, sentence
+from chaos.parts import EXACT, Offline, near, same, sentence
 from chaos.traffic import Record
 
-EXACT = 1e-5
 _SHOWN = 3
 # What a server may say when it has no room or no worker: documented, and to be asked again.
 REFUSALS = frozenset({HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE})
@@ -23,7 +22,7 @@ class Tally:
 
     asked: int = 0
     right: int = 0
-    wrong: int = 0  # a sentence's scores are those of no version, or are missing
+    wrong: int = 0  # a sentence's scores, label or its score are of no version, or are missing
     swapped: int = 0  # of these, such that are right for another sentence
     refused: int = 0
     failed: int = 0
@@ -67,13 +66,14 @@ def judge(records: Sequence[Record], offline: Offline, versions: Sequence[str]) 
     counts, by_version, right, at = Counter[str](), Counter[str](), list[Record](), 0
     for each in answered:
         rows = slice(at, at := at + len(each.numbers))
-        same = [version for version in versions if _equal(each.scores, known[version][rows])]
-        if same:
-            by_version[same[0]] += 1
+        its = [v for v in versions if same(each.scores, each.best, known[v][rows])]
+        if its:
+            by_version[its[0]] += 1
             right.append(each)
         else:
             counts["wrong"] += 1
-            counts["swapped"] += any(_elsewhere(each.scores, rows) for rows in ordered)
+            own = any(near(each.scores, known[version][rows]) for version in versions)
+            counts["swapped"] += not own and any(_elsewhere(each.scores, its) for its in ordered)
     refused = sum(each.status in REFUSALS for each in records)
     failures = [each for each in records if each.status not in {HTTPStatus.OK, *REFUSALS}]
     return Tally(
@@ -87,10 +87,6 @@ def judge(records: Sequence[Record], offline: Offline, versions: Sequence[str]) 
         versions=by_version,
         said=frozenset(each.said for each in failures),
     )
-
-
-def _equal(scores: np.ndarray, known: np.ndarray) -> bool:
-    return scores.shape == known.shape and bool((np.abs(scores - known) <= EXACT).all())
 
 
 def _elsewhere(scores: np.ndarray, ordered: np.ndarray) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from chaos.parts import sentence, table
+from chaos.parts import chosen, sentence, table
 from model_src.errors import ServerError
 from serving.client import AnswerError
 
@@ -30,6 +30,7 @@ class Record:
     ended: float
     status: int  # 200, that of another answer, or 0 where there was none
     scores: np.ndarray  # [sentences, labels], or of no sentence
+    best: np.ndarray  # [sentences, 2]: the number and the score of each label given
     said: str = ""
 
 
@@ -85,9 +86,9 @@ class Traffic:
         if kind is not None or self.wait(_LAST):
             return
         with self._lock:
-            now, none = time.monotonic(), table([])
+            now, none = time.monotonic(), (table([]), chosen([]))
             self.records += [
-                Record(numbers, due, due, now, 0, none, f"no answer after {now - due:.0f} s")
+                Record(numbers, due, due, now, 0, *none, f"no answer after {now - due:.0f} s")
                 for numbers, due in self._open.values()
             ]
             self._open.clear()
@@ -124,12 +125,13 @@ def one(ask: Ask, numbers: range, due: float) -> Record:
     """Send one request."""
     texts = [sentence(number) for number in numbers]
     began = time.monotonic()
-    status, said, scores = _OK, "", table([])
+    status, said, scores, best = _OK, "", table([]), chosen([])
     try:
         answers = ask(texts)
         scores = table(each.get("scores") or {} for each in answers)
+        best = chosen(answers)
     except AnswerError as error:
         status, said = error.code, str(error)
     except ServerError as error:
         status, said = 0, str(error)
-    return Record(numbers, due, began, time.monotonic(), status, scores, said)
+    return Record(numbers, due, began, time.monotonic(), status, scores, best, said)

@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from chaos.parts import LABELS, NAME, Offline, table
+from chaos.parts import LABELS, NAME, Offline, chosen, same, table
 from chaos.payload import KEY, MANAGEMENT, Payload
 from chaos.payload import NAME as MODEL
 from chaos.scene import FIRST
-from chaos.tally import EXACT
 from serving.client import read_key
 from serving.server import Server
 
@@ -122,15 +121,14 @@ def problem(payload: Payload, reply: Reply, offline: Offline) -> str:
             if not is_error(answer):
                 return f"{payload.name}: an answer to what is no sentence"
         elif not equal(answer, offline.scores(FIRST, [text])):
-            return f"{payload.name}: other scores than offline"
+            return f"{payload.name}: another answer than offline"
     return ""
 
 
 def equal(answer: dict[str, Any], known: np.ndarray) -> bool:
-    """Tell whether an answer has the scores ``known``, of shape ``[1, labels]``."""
+    """Tell whether an answer is the ``known`` one: scores, of shape ``[1, labels]``, and label."""
     scores = answer.get("scores") or {}
-    found = table([scores])
-    return set(scores) == set(LABELS) and bool((np.abs(found - known) <= EXACT).all())
+    return set(scores) == set(LABELS) and same(table([scores]), chosen([answer]), known)
 
 
 def is_error(value: object) -> bool:

@@ -1,17 +1,21 @@
 """What the chaos verb judges by: malformed requests of every kind, and the fit of a leak."""
 
+import contextlib
 import json
 import math
 import random
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
 
+from chaos import soak
 from chaos.damaged import DAMAGED, WEIGHTS
-from chaos.fit import fit
+from chaos.fit import Fit, fit
+from chaos.malformed import logged
 from chaos.naughty import HALVES, STRINGS
-from chaos.payload import Payload
+from chaos.payload import MARKER, Payload
 from chaos.payloads import PAYLOADS
 from model_src.errors import ServerError
 from model_src.text import text_problem
@@ -41,6 +45,35 @@ def test_every_kind_refuses_something_and_is_the_same_each_time(
     for name, made in payloads.items():
         assert any(not each.texts for each in made), name
         assert made == [*PAYLOADS[name]()], name
+
+
+def _holds(body: bytes, sign: bytes) -> bool:
+    """Tell whether ``sign`` is in a body, plain, packed or in a wide encoding."""
+    with contextlib.suppress(zlib.error):
+        body += zlib.decompressobj(wbits=47).decompress(body)
+    return sign in body.replace(b"\0", b"")
+
+
+def test_refused_requests_hold_the_marker_that_is_looked_for_in_logs(
+    payloads: dict[str, list[Payload]],
+) -> None:
+    sign = MARKER.encode()
+    held = {
+        name: sum(_holds(each.body, sign) for each in made if not each.texts)
+        for name, made in payloads.items()
+    }
+    # of nothing, and of naughty sentences that are looked for themselves
+    assert [name for name, count in held.items() if not count] == ["empty"]
+    assert sum(held.values()) > 350
+    accepted = (text for made in payloads.values() for each in made for text in each.texts)
+    assert not any(MARKER in text for text in accepted if text)
+
+
+def test_a_log_that_quotes_is_found(tmp_path: Path) -> None:
+    (tmp_path / "server.log").write_text("all is well\n", encoding="utf-8")
+    (tmp_path / "workers.log").write_bytes(b"\xff cannot read: a secret word\n")
+    assert [*logged(tmp_path, "a key", ["secret word"])] == ["workers.log quotes a key"]
+    assert not [*logged(tmp_path, "a key", ["other"])]
 
 
 def test_no_5xx_is_expected_but_of_forms_that_no_handler_sees(
@@ -88,6 +121,27 @@ def test_one_step_of_memory_is_not_sure_to_be_a_leak() -> None:
     stepped = [300.0] * 300 + [300.5] * 300
     assert fit(TIMES, stepped).slope > 2
     assert fit(TIMES, stepped).least <= 1
+
+
+def test_growth_that_is_not_well_known_is_no_steady_memory() -> None:
+    assert Fit(0.0, 1.0).steady(1, unsure=2)
+    assert Fit(2.0, 1.5).steady(1, unsure=2)
+    assert not Fit(4.0, 1.5).steady(1, unsure=2)
+    assert not Fit(4.0, 20.0).steady(1, unsure=2)
+    assert not fit([0, 1], [1, 1]).steady(1, unsure=1e9)
+
+
+def test_a_leak_of_the_control_is_modest_and_seen_in_its_minutes() -> None:
+    """Half of 20 minutes, less a quarter of warm-up; the heap grows 132 KB at a time."""
+    size, every = soak._LEAK
+    hourly = (soak._RATE + soak._WRONG) / 2 * 3600 * size / every / 2**20
+    assert 20 < hourly < 50
+    generator = random.Random(0)
+    times = TIMES[: round(600 * soak._SHARE)]
+    values = [300 + hourly * at // 0.129 * 0.129 + generator.gauss(0, 0.1) for at in times]
+    found = fit(times, values)
+    assert found.least > soak._MOST[0]
+    assert not found.steady(*soak._MOST)
 
 
 def test_a_fit_knows_what_it_cannot_know() -> None:
