@@ -28,7 +28,7 @@ _JVM = (
     "-XX:+UseSerialGC",
     "-Xmx512m",
 )
-# Shared libraries that make a worker a tenth to a quarter faster (`benchmark launch`), best first.
+# Shared libraries that make a worker faster (`benchmark launch`), best first.
 ALLOCATORS = ("tcmalloc_minimal", "jemalloc")
 _WORKERS, _SHOWN = "workers.log", 30
 _CRASHES = ("Backend worker process died", "Traceback (most recent call last)")
