@@ -49,10 +49,16 @@ class Contestant:
         """Load it for ``seconds`` after a warm-up: the caches belonged to another server."""
         paused.resume(self.mark)
         try:
-            load.press(self.target, clients, warm_up)
-            return load.press(self.target, clients, seconds)
+            self._press(clients, warm_up)
+            return self._press(clients, seconds)
         finally:
             paused.pause(self.mark)
+
+    def _press(self, clients: int, seconds: int) -> dict[str, Any]:
+        """Load it, and let it answer what wrk left behind."""
+        found = load.press(self.target, clients, seconds)
+        time.sleep(2 * found["p99_ms"] / 1000)
+        return found
 
 
 @contextlib.contextmanager

@@ -39,33 +39,35 @@ def test_the_serving_table_is_made_once_and_goes_on_where_it_stopped(
     entries = {"glove-cnn": Entry("Tiny", "glove-cnn", 4, options=options)}
     # its packages are the benchmark's to install, and take the network
     some = {name: PEERS[name] for name in ("fastapi",) if environments.is_ready(name, PEER_HOME)}
-    table = serving.run(tmp_path, ["glove-cnn"], Plan(1, 1, (1,)), entries, some)
+    press, marks = load.press, []
+
+    def interrupted(target: Target, clients: int, seconds: int) -> dict[str, Any]:
+        if clients == 2:
+            marks.append(launch.mark(target.headers.parent / "run"))
+            running = [pid for pid in marked(marks[0]) if not paused.is_stopped(pid)]
+            assert len(running) == 1 + (os.cpu_count() or 1)  # Java and its workers
+            raise KeyboardInterrupt
+        return press(target, clients, seconds)
+
+    monkeypatch.setattr(load, "press", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        serving.run(tmp_path, ["glove-cnn"], Plan(1, 1, (1, 2)), entries, some)
+    assert not marked(marks[0])
     first = json.loads((tmp_path / "serving.json").read_text(encoding="utf-8"))["glove-cnn"]
     assert set(first["cells"]) == {f"{server} 1" for server in ("ours", *some)}
     for rounds in first["cells"].values():
         assert [one["refused"] + one["lost"] for one in rounds] == [0]
         assert rounds[0]["requests"] > 10
         assert 0 < first["own_ms"][0] < rounds[0]["p50_ms"] <= rounds[0]["p99_ms"]
-    assert "| **iclassifier** |" in table.read_text(encoding="utf-8")
 
-    serving.run(tmp_path, ["glove-cnn"], Plan(1, 1, (1, 2)), entries, some)
+    monkeypatch.setattr(load, "press", press)
+    table = serving.run(tmp_path, ["glove-cnn"], Plan(1, 1, (1, 2)), entries, some)
     then = json.loads((tmp_path / "serving.json").read_text(encoding="utf-8"))["glove-cnn"]
     assert then["cells"].items() > first["cells"].items()
     assert "ours 2" in then["cells"]
+    assert "| **iclassifier** |" in table.read_text(encoding="utf-8")
     monkeypatch.setattr(load, "press", None)
     serving.run(tmp_path, ["glove-cnn"], Plan(1, 1, (1, 2)), entries, some)
-
-    marks = []
-
-    def interrupted(target: Target, *_: int) -> None:
-        marks.append(launch.mark(target.headers.parent / "run"))
-        assert len(marked(marks[0])) == 1 + (os.cpu_count() or 1)  # Java and its workers
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(load, "press", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        serving.run(tmp_path, ["glove-cnn"], Plan(2, 1, (1,)), entries, {})
-    assert not marked(marks[0])
 
 
 def test_without_wrk_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
