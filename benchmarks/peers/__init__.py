@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.peers.common import BATCH, WAIT_MS
+from benchmarks.peers.common import BATCH
 
-_BATCHED = f"batches of {BATCH} within {WAIT_MS} ms"
+_BATCHES = f"batches of up to {BATCH}"
+# LitServe's default and what ours does, or long enough for some more to come.
+_WAITS = (0, 1)
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,8 @@ class Peer:
 
     ``command`` makes the command line of (Python, port, workers); the app reads the export
     directory from the environment. ``body`` makes a request of a sentence, ``scores`` reads its
-    answer. ``setting`` says how it was set.
+    answer. ``setting`` says how it was set. ``waits`` are the ms that a batch waits to be filled,
+    where that can be chosen: each is measured, and the better one counts.
     """
 
     title: str
@@ -30,6 +33,11 @@ class Peer:
     body: Callable[[str], dict[str, Any]]
     scores: Callable[[Any], dict[str, float]]
     setting: str
+    waits: tuple[int, ...] = ()
+
+    def ways(self, name: str) -> dict[str, int]:
+        """Return what each way to run the server ``name`` is called, and its wait."""
+        return {f"{name}/{wait}": wait for wait in self.waits} or {name: 0}
 
 
 def _text(text: str) -> dict[str, Any]:
@@ -73,7 +81,8 @@ PEERS = {
         "/predict",
         _text,
         lambda answer: dict(answer["scores"]),
-        f"a process for HTTP and {{workers}} for the model, ZeroMQ queues, {_BATCHED}",
+        f"a process for HTTP and {{workers}} for the model, ZeroMQ queues, {_BATCHES}",
+        _WAITS,
     ),
     "bentoml": Peer(
         "BentoML",
@@ -81,7 +90,7 @@ PEERS = {
         "/predict",
         lambda text: {"texts": [text]},
         lambda answer: dict(answer[0]["scores"]),
-        f"{{more}} processes for HTTP and model, adaptive batches of up to {BATCH}",
+        f"{{more}} processes for HTTP and model, adaptive {_BATCHES}",
     ),
     "mlserver": Peer(
         "MLServer",
@@ -89,7 +98,8 @@ PEERS = {
         "/v2/models/model/infer",
         _tensor,
         _packed,
-        f"a process for HTTP and {{workers}} for the model, adaptive {_BATCHED}",
+        f"a process for HTTP and {{workers}} for the model, adaptive {_BATCHES}",
+        _WAITS,
     ),
     "fastapi": Peer(
         "FastAPI",

@@ -8,7 +8,7 @@ from typing import Any
 
 from litserve import LitAPI, LitServer
 
-from benchmarks.peers.common import BATCH, WAIT_MS, load
+from benchmarks.peers.common import BATCH, load, wait_seconds
 from model_src.decode import Prediction
 
 
@@ -42,7 +42,7 @@ class Api(LitAPI):
 
 if __name__ == "__main__":
     port, workers = map(int, sys.argv[1:])
-    api = Api(max_batch_size=BATCH, batch_timeout=WAIT_MS / 1000)
+    api = Api(max_batch_size=BATCH, batch_timeout=wait_seconds())
     server = LitServer(
         api, accelerator="cpu", devices=1, workers_per_device=workers, fast_queue=True
     )

@@ -14,7 +14,7 @@ from mlserver import MLModel
 from mlserver.codecs import StringCodec
 from mlserver.types import InferenceRequest, InferenceResponse
 
-from benchmarks.peers.common import BATCH, WAIT_MS, load
+from benchmarks.peers.common import BATCH, load, wait_seconds
 from serving.process import free_ports
 
 
@@ -38,9 +38,11 @@ def _settings(port: int, workers: int) -> dict[str, dict[str, object]]:
     grpc, metrics = free_ports(2)
     server = {"host": "127.0.0.1", "http_port": port, "grpc_port": grpc, "metrics_port": metrics}
     model = {"name": "model", "implementation": "benchmarks.peers.mlserver_app.Classifier"}
+    # 0 would turn its batches off
+    wait = wait_seconds() or 1e-6
     return {
         "settings.json": server | {"debug": False, "parallel_workers": workers},
-        "model-settings.json": model | {"max_batch_size": BATCH, "max_batch_time": WAIT_MS / 1000},
+        "model-settings.json": model | {"max_batch_size": BATCH, "max_batch_time": wait},
     }
 
 
