@@ -55,7 +55,10 @@ class Contestant:
             paused.pause(self.mark)
 
     def _press(self, clients: int, seconds: int) -> dict[str, Any]:
-        """Load it, and let it answer what wrk left behind."""
+        """Load it, and let it answer what wrk left behind.
+
+        Those requests and as many new ones can be more than a server's queue holds.
+        """
         found = load.press(self.target, clients, seconds)
         time.sleep(2 * found["p99_ms"] / 1000)
         return found

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from benchmarks import contestants, load, paused, serving, serving_report
-from benchmarks.contestants import Model
+from benchmarks.contestants import Contestant, Model
 from benchmarks.load import Target
 from benchmarks.peers import PEERS, Peer, environments
 from benchmarks.serving import PEER_HOME, Plan
@@ -267,6 +267,21 @@ def test_a_server_takes_no_time_out_of_its_turn_and_leaves_nothing_when_interrup
         assert all(map(paused.is_stopped, pids))
         raise KeyboardInterrupt
     assert not marked(seen[0])
+
+
+def test_what_wrk_left_behind_is_answered_before_the_next_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = []
+
+    def press(*_: object) -> dict[str, Any]:
+        times.append(time.monotonic())
+        return {"p99_ms": 50.0}
+
+    monkeypatch.setattr(load, "press", press)
+    Contestant(Target("", tmp_path, tmp_path), b"NOBODY=1").turn(64, 1, 1)
+    times.append(time.monotonic())
+    assert all(after - before >= 0.1 for before, after in itertools.pairwise(times))
 
 
 def _cpu(pid: int) -> int:
