@@ -96,7 +96,12 @@ def test_an_export_answers_as_its_archive_and_its_model_do(
     if name not in folders:
         pytest.skip("half a minute of compiling: set ICLASSIFIER_ALL_FORMATS=1")
     answers = Predictor.load(folders[name]).predict(TEXTS)
-    assert [answer.as_dict() for answer in answers] == served[name]  # to the last bit
+    if FORMATS[form].exact:  # a handler may batch otherwise, which fp32 may see in the last digits
+        for answer, other in zip(answers, served[name], strict=True):
+            assert answer.label == other["label"]
+            assert answer.scores == pytest.approx(other["scores"], abs=1e-6, rel=0)
+    else:  # rounding would make steps of those digits
+        assert [answer.as_dict() for answer in answers] == served[name]
     for answer, expected in zip(answers, fp32[pair], strict=True):
         first, second, *_ = expected.scores.values()
         moved = max(abs(answer.scores[each] - p) for each, p in expected.scores.items())
