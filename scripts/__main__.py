@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from types import FrameType
 
 from model_src.errors import UserError, nearest
@@ -24,6 +25,9 @@ VERBS = {
     "chaos": "bring faults about in a real server under load, and judge every answer",
     "test": "run all tests: style, types, behaviour",
 }
+
+# Seconds until a dropped interruption comes again: the destructor that it met has ended by then.
+_SOON = 0.05
 
 
 def usage() -> str:
@@ -78,5 +82,15 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+def _again(lost: "sys.UnraisableHookArgs") -> None:
+    """Interrupt once more where Python has dropped an interruption, as it does in destructors."""
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        # A signal, which also ends a wait; this one is never ignored.
+        threading.Timer(_SOON, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    else:
+        sys.__unraisablehook__(lost)
+
+
 if __name__ == "__main__":
+    sys.unraisablehook = _again
     sys.exit(main(sys.argv[1:]))

@@ -228,17 +228,30 @@ def test_the_front_door_works_through_a_link_from_any_folder(tmp_path: Path) -> 
     assert "usage: ./iclassifier VERB" in done.stdout
 
 
-def test_an_interruption_inside_exec_ends_as_any_other(tmp_path: Path) -> None:
-    """Python 3.11 would kill itself with SIGINT after the clean end."""
+@pytest.mark.parametrize(
+    "moment",
+    [
+        # Python 3.11 would kill itself with SIGINT after the clean end.
+        "exec('stop()')",
+        # Python drops what a destructor raises.
+        "type('Owner', (), {'__del__': stop})() and None or sleep(20)",
+    ],
+    ids=["exec", "destructor"],
+)
+def test_an_interruption_ends_as_any_other_wherever_it_comes(tmp_path: Path, moment: str) -> None:
     (tmp_path / "interrupted.py").write_text(
         "import sys\n"
+        "from time import sleep\n"
+        "def stop(*_): raise KeyboardInterrupt\n"
         "from scripts import __main__ as front, predict\n"
-        "predict.run = lambda args: exec('raise KeyboardInterrupt')\n"
+        "sys.unraisablehook = front._again\n"
+        f"predict.run = lambda args: {moment}\n"
         "sys.exit(front.main(['predict', '--model_path', 'm', 'text']))\n",
         encoding="utf-8",
     )
     done = subprocess.run(
         [sys.executable, "-m", "interrupted"],
+        timeout=30,
         env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
         capture_output=True,
         text=True,
