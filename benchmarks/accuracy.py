@@ -110,6 +110,18 @@ def run(data_dir: Path, folders: Folders, rows: dict[str, Row], only: list[str],
     return table.write()
 
 
+def trained(data_dir: Path, folders: Folders, rows: dict[str, Row], name: str, say: Say) -> Path:
+    """Return the model of the first seed of the row ``name``; train it where it is not at hand.
+
+    Raises:
+        ConfigError: when a command fails.
+
+    """
+    table = _Table(data_dir, folders, rows, say)
+    table.fill(name, 1, keep_model=True)
+    return ROOT / table.folder(name, 1)
+
+
 class _Table:
     """The rows with the runs known so far."""
 
@@ -126,8 +138,7 @@ class _Table:
 
     def fill(self, name: str, seed: int, *, keep_model: bool = False) -> None:
         """Run one seed unless its equal is known; ``keep_model`` asks for the model as well."""
-        row, label = self.rows[name], f"{name}-{seed}"
-        folder = typed(self.models / f"{self.data}-{label}")
+        row, label, folder = self.rows[name], f"{name}-{seed}", self.folder(name, seed)
         if row.teacher:
             self.fill(row.teacher, 1)
         wanted = {
@@ -146,6 +157,10 @@ class _Table:
         self.runs[label] = wanted | _found(ROOT / folder)
         self.known["machine"] = machine.describe()
         results.save(self.path, self.known)
+
+    def folder(self, name: str, seed: int) -> Path:
+        """Return where the model of one seed lies, as typed in the project's folder."""
+        return typed(self.models / f"{self.data}-{name}-{seed}")
 
     def _command(self, row: Row, folder: Path, seed: int) -> str:
         """Return the training command of one run, as typed in the project's folder."""

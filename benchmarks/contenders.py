@@ -1,15 +1,18 @@
 """What is measured side by side: the original's way, the model as trained, and its exports."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from model_src.backends import FORMATS
 from model_src.bundle import Bundle
 from model_src.errors import PackageError, UserError
+from model_src.predictor import Predictor
 from serving.export import Candidate, make
-from serving.measure import problem
+from serving.measure import measure_sound, problem
 
 # What is against a contender begins with one of these words.
 PACKAGE, FAILED, REFUSED = "package", "failed", "refused"
@@ -49,3 +52,36 @@ def refusal(name: str, measured: dict[str, Any]) -> str:
     exact = name in FORMATS and FORMATS[name].exact  # not so the fp32 model itself
     why = problem(measured, exact=True) if exact else ""
     return f"{REFUSED}: {why}" if why else ""
+
+
+def cells(
+    reference: Predictor,
+    forms: list[str],
+    scratch: Path,
+    texts: list[str],
+    gold: list[str] | None = None,
+    judge: Callable[[str, dict[str, Any]], str] = refusal,
+) -> dict[str, dict[str, Any]]:
+    """Measure formats of one model in turns, or say in a word what is against them.
+
+    Args:
+        reference: the fp32 model.
+        forms: of ``FORMATS``.
+        scratch: a folder for the exports.
+        texts: what is answered.
+        gold: the labels of ``texts``; without, accuracy is not measured.
+        judge: says what is against a format from its name and what was measured.
+
+    Returns:
+        By format: what ``measure`` found, and ``against``.
+
+    """
+    bar = tqdm(forms, desc="export", unit=" formats", leave=False)
+    tried = {form: attempt(reference.bundle, form, scratch / form) for form in bar}
+    found = {form: {"against": made.problem} for form, made in tried.items()}
+    exported = {form: made.predictor for form, made in tried.items() if made.predictor}
+    measured, failed = measure_sound(reference, exported, texts, gold)
+    found |= {form: {"against": f"{FAILED}: {reason}"} for form, reason in failed.items()}
+    for form, own in measured.items():
+        found[form] = own | tried[form].measured | {"against": judge(form, own)}
+    return found

@@ -8,13 +8,12 @@ from typing import Any
 from tqdm import tqdm
 
 from benchmarks import formats_report, machine, plot, results, untrained
-from benchmarks.contenders import FAILED, attempt, refusal
+from benchmarks.contenders import FAILED, cells
 from benchmarks.entries import ENTRIES
 from benchmarks.untrained import Choice, Entry
 from model_src.backends import FORMATS, eager, missing, runnable
 from model_src.errors import PackageError
 from model_src.predictor import Predictor
-from serving.measure import measure_sound
 from serving.sentences import bundled
 
 _PLOT = "matplotlib"
@@ -43,32 +42,32 @@ def run(folder: Path, choice: Choice, entries: dict[str, Entry] = ENTRIES) -> Pa
     machine.one_thread()
     path = folder / "formats.json"
     known = results.load(path)
-    cells = known.setdefault("cells", {})
+    rows = known.setdefault("cells", {})
     known["machine"] = machine.describe()
     texts = bundled()[: choice.sentences]
     known["sentences"] = len(texts)
     names = choice.formats or runnable()
     for name in tqdm(choice.entries or entries, desc="models", unit=" models"):
-        row = cells.setdefault(name, {})
-        wanted = {form: _made_with(entries[name], form, texts) for form in names}
-        lacking = [form for form in names if not _same(row.get(form, {}), wanted[form])]
+        row = rows.setdefault(name, {})
+        wanted = {form: made_with(untrained.digest(entries[name]), form, texts) for form in names}
+        lacking = [form for form in names if not same(row.get(form, {}), wanted[form])]
         if not lacking:
             continue
         with tempfile.TemporaryDirectory(prefix="iclassifier-") as scratch:
             bundle = untrained.make(entries[name], Path(scratch) / "model", _LABELS, texts)
             reference = Predictor(bundle, eager.load(bundle))
-            found = _cells(reference, lacking, Path(scratch), texts)
+            found = cells(reference, lacking, Path(scratch), texts)
         row |= {form: {"made_with": wanted[form]} | found[form] for form in lacking}
         results.save(path, known)
     plot.draw(path.with_suffix(".svg"), formats_report.alike(known), entries)
     return results.report(path, formats_report.lines(known, entries))
 
 
-def _made_with(entry: Entry, form: str, texts: list[str]) -> dict[str, Any]:
-    """Return all that a cell depends on."""
+def made_with(model: str, form: str, texts: list[str]) -> dict[str, Any]:
+    """Return all that a cell of the model of that digest depends on."""
     packages = FORMATS[form].needs + FORMATS[form].export_needs
     return {
-        "model": untrained.digest(entry),
+        "model": model,
         "sentences": len(texts),
         "versions": machine.versions(packages),
         "missing": missing(form, to_export=True),
@@ -76,22 +75,7 @@ def _made_with(entry: Entry, form: str, texts: list[str]) -> dict[str, Any]:
     }
 
 
-def _same(cell: dict[str, Any], made_with: dict[str, Any]) -> bool:
+def same(cell: dict[str, Any], wanted: dict[str, Any]) -> bool:
     """Say whether the cell need not be measured again; what failed is tried again."""
     failed = cell.get("against", "").startswith(FAILED)
-    return cell.get("made_with") == made_with and not failed
-
-
-def _cells(
-    reference: Predictor, forms: list[str], scratch: Path, texts: list[str]
-) -> dict[str, dict[str, Any]]:
-    """Measure formats of one model in turns, or say in a word what is against them."""
-    bar = tqdm(forms, desc="export", unit=" formats", leave=False)
-    tried = {form: attempt(reference.bundle, form, scratch / form) for form in bar}
-    cells = {form: {"against": made.problem} for form, made in tried.items()}
-    exported = {form: made.predictor for form, made in tried.items() if made.predictor}
-    measured, failed = measure_sound(reference, exported, texts, None)
-    cells |= {form: {"against": f"{FAILED}: {reason}"} for form, reason in failed.items()}
-    for form, found in measured.items():
-        cells[form] = found | tried[form].measured | {"against": refusal(form, found)}
-    return cells
+    return cell.get("made_with") == wanted and not failed

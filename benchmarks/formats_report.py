@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from benchmarks import results
 from benchmarks.untrained import Entry
+from model_src.backends import FORMATS
 from serving.measure import BATCH, LENGTHS
 
 
@@ -53,7 +54,7 @@ def lines(known: dict[str, Any], entries: dict[str, Entry]) -> Iterator[str]:
     """Yield the lines of the tables of all known cells, in the order of ``entries``."""
     cells = alike(known)
     rows = {entry.title: cells.get(name, {}) for name, entry in entries.items()}
-    columns = list(dict.fromkeys(form for cells in rows.values() for form in cells))
+    columns = [form for form in FORMATS if any(form in cells for cells in rows.values())]
     yield _INTRODUCTION.format(sentences=known["sentences"])
     for measure in MEASURES:
         yield f"{measure.title}:"

@@ -1,4 +1,4 @@
-"""Measure accuracy, training, speed, formats, settings or serving; write the table to results/."""
+"""Measure accuracy, exports, speed, settings or serving; write the table to results/."""
 
 import argparse
 from collections.abc import Callable, Iterable
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import accuracy, formats, launch, serving, speed, training
+from benchmarks import accuracy, agreement, formats, launch, serving, speed, training
 from benchmarks.aims import AIMS
 from benchmarks.entries import ENTRIES
 from benchmarks.untrained import Choice
@@ -19,8 +19,14 @@ EXAMPLE = "./iclassifier benchmark accuracy --data_dir ../shared/data/snips"
 
 def _accuracy(args: argparse.Namespace) -> Path:
     _check("row", args.row, accuracy.ROWS)
-    folders = accuracy.Folders(args.results, ROOT / "models" / "benchmark")
-    return accuracy.run(args.data_dir, folders, accuracy.ROWS, args.row or [], say)
+    return accuracy.run(args.data_dir, _folders(args), accuracy.ROWS, args.row or [], say)
+
+
+def _agreement(args: argparse.Namespace) -> Path:
+    _check("row", args.row, accuracy.ROWS)
+    _check("format", args.format, FORMATS)
+    choice = args.row or [], args.format or []
+    return agreement.run(args.data_dir, _folders(args), accuracy.ROWS, choice, say)
 
 
 def _training(args: argparse.Namespace) -> Path:
@@ -58,6 +64,12 @@ class Kind:
 _CHOICE = ("entry", "format", "sentences")
 KINDS = {
     "accuracy": Kind("of every model", _accuracy, ("data_dir",), ("row",)),
+    "agreement": Kind(
+        "what reduced precision costs trained models",
+        _agreement,
+        ("data_dir",),
+        ("row", "format"),
+    ),
     "training": Kind("seconds an epoch", _training, ("data_dir",)),
     "speed": Kind("text to label, beside padded and the floor", _speed, ("data_dir",), _CHOICE),
     "formats": Kind("every model in every format", _formats, (), _CHOICE),
@@ -98,6 +110,10 @@ def run(args: argparse.Namespace) -> None:
     table = kind.run(args)
     say(table.read_text(encoding="utf-8"))
     say(f"{shown(table)} is written. Next: git add {shown(table.parent)}, or {front()} test")
+
+
+def _folders(args: argparse.Namespace) -> accuracy.Folders:
+    return accuracy.Folders(args.results, ROOT / "models" / "benchmark")
 
 
 def _choice(args: argparse.Namespace, entries: Iterable[str], sentences: int) -> Choice:

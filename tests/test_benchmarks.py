@@ -40,6 +40,9 @@ def test_the_accuracy_table_is_made_once_and_only_its_changed_rows_again(
     rows["taught"] = dataclasses.replace(rows["taught"], more={"data": "--lr 1e-3"})
     accuracy.run(data_dir, folders, rows, [], said.append)
     assert [command.endswith("--lr 1e-3") for command in said] == [True]
+    found = accuracy.trained(data_dir, folders, rows, "tiny", said.append)
+    assert found.samefile(folders.models / "data-tiny-1")
+    assert len(said) == 1  # it was there
     # a teacher whose model is gone is trained again when a student needs it
     said.clear()
     shutil.rmtree(folders.models / "data-tiny-1")

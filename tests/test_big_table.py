@@ -86,13 +86,13 @@ def test_random_models_have_the_published_size(family: str) -> None:
 def test_a_cell_is_measured_once_and_only_changed_ones_again(
     entries: dict[str, Entry], drawn: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tried: list[str] = []
+    tried, original = [], contenders.attempt
 
-    def attempt(source: Any, name: str, folder: Path) -> Any:  # noqa: ANN401
+    def attempt(source: Bundle, name: str, folder: Path) -> Any:  # noqa: ANN401
         tried.append(name)
-        return contenders.attempt(source, name, folder)
+        return original(source, name, folder)
 
-    monkeypatch.setattr(formats, "attempt", attempt)
+    monkeypatch.setattr(contenders, "attempt", attempt)
     formats.run(tmp_path, Choice(8, ["narrow"], ["int8"]), entries)
     assert tried == ["int8"]
     assert list(cells(tmp_path)) == ["narrow"]
@@ -126,12 +126,14 @@ def test_cells_of_another_machine_are_not_shown(
 def test_an_interruption_keeps_the_rows_before_it(
     entries: dict[str, Entry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    original = contenders.attempt
+
     def attempt(source: Bundle, name: str, folder: Path) -> Any:  # noqa: ANN401
         if (tmp_path / "formats.json").exists():
             raise KeyboardInterrupt
-        return contenders.attempt(source, name, folder)
+        return original(source, name, folder)
 
-    monkeypatch.setattr(formats, "attempt", attempt)
+    monkeypatch.setattr(contenders, "attempt", attempt)
     with pytest.raises(KeyboardInterrupt):
         formats.run(tmp_path, Choice(8), entries)
     assert list(cells(tmp_path)) == ["narrow"]
