@@ -37,12 +37,16 @@ _TCMALLOC, _JEMALLOC = map(library, ALLOCATORS)
 
 @dataclass(frozen=True)
 class Setting:
-    """One row: the environment of the process, its threads, and whether it stays on one core."""
+    """One row: the environment of the process, its threads, and whether it stays on one core.
+
+    ``base`` is the row that it is compared with.
+    """
 
     title: str
     env: dict[str, str] = field(default_factory=dict)
     threads: int = 1
     pinned: bool = False
+    base: str = "plain"
 
 
 SETTINGS = {
@@ -55,10 +59,24 @@ SETTINGS = {
     "jemalloc-tuned": Setting(
         "jemalloc, never giving back", {"LD_PRELOAD": _JEMALLOC, "MALLOC_CONF": _TUNED}
     ),
-    "tcmalloc": Setting("tcmalloc", {"LD_PRELOAD": _TCMALLOC}),
     "thp": Setting("huge pages for tensors", {"THP_MEM_ALLOC_ENABLE": "1"}),
+    "tcmalloc": Setting("tcmalloc", {"LD_PRELOAD": _TCMALLOC}),
+    # what is left of the others with it, since `serve start` sets it
+    "tcmalloc-omp": Setting(
+        "OMP_NUM_THREADS=1, beside tcmalloc",
+        {"LD_PRELOAD": _TCMALLOC, "OMP_NUM_THREADS": "1"},
+        base="tcmalloc",
+    ),
+    "tcmalloc-pinned": Setting(
+        "pinned to one core, beside tcmalloc",
+        {"LD_PRELOAD": _TCMALLOC},
+        pinned=True,
+        base="tcmalloc",
+    ),
     "tcmalloc-thp": Setting(
-        "tcmalloc, huge pages for tensors", {"LD_PRELOAD": _TCMALLOC, "THP_MEM_ALLOC_ENABLE": "1"}
+        "huge pages for tensors, beside tcmalloc",
+        {"LD_PRELOAD": _TCMALLOC, "THP_MEM_ALLOC_ENABLE": "1"},
+        base="tcmalloc",
     ),
     "two": Setting("2 threads", threads=2),
     "two-bound": Setting(
@@ -101,7 +119,7 @@ def run(folder: Path) -> Path:
         "settings": {name: asdict(setting) for name, setting in usable.items()},
         "measured": measured,
         "gain": {
-            title: {name: _gain(rows["plain"], own) for name, own in rows.items()}
+            title: {name: _gain(rows[usable[name].base], own) for name, own in rows.items()}
             for title, rows in measured.items()
         },
     }
@@ -127,9 +145,9 @@ def _one(exported: Path, setting: Setting) -> dict[str, float]:
     return found
 
 
-def _gain(plain: list[dict[str, float]], own: list[dict[str, float]]) -> dict[str, float]:
-    """Return how many times faster, the median over rounds, each against the plain of its round."""
-    pairs = list(zip(plain, own, strict=True))
+def _gain(base: list[dict[str, float]], own: list[dict[str, float]]) -> dict[str, float]:
+    """Return how many times faster, the median over rounds, each against the base of its round."""
+    pairs = list(zip(base, own, strict=True))
     return {
         "alone": round(statistics.median(a["alone_ms"] / b["alone_ms"] for a, b in pairs), 3),
         "rate": round(statistics.median(b["rate"] / a["rate"] for a, b in pairs), 3),
@@ -161,7 +179,10 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
         cells = [gain[title][name][key] for title in gain for key in ("alone", "rate")]
         said = "-" if name in ("plain", "again") else worth(cells, noise)
         rows.append([setting["title"], *(f"{x:.2f}" for x in cells), said])
-    intro = "How many times faster a worker's own work gets, text to label, than in the first row"
+    intro = (
+        "How many times faster a worker's own work gets, text to label, than in the first row, "
+        "and beside tcmalloc than with that alone"
+    )
     rule = (
         f"on average faster by {_WORTH:.0%} and by any difference in the second row, nowhere slower"
     )
