@@ -119,6 +119,7 @@ def trained(data_dir: Path, folders: Folders, rows: dict[str, Row], name: str, s
     """
     table = _Table(data_dir, folders, rows, say)
     table.fill(name, 1, keep_model=True)
+    table.write()
     return ROOT / table.folder(name, 1)
 
 
@@ -147,16 +148,21 @@ class _Table:
             "teacher": self.runs[f"{row.teacher}-1"]["model"] if row.teacher else "",
         }
         known = wanted.items() <= self.runs.get(label, {}).items()
-        if known and (not keep_model or (ROOT / folder / MANIFEST).exists()):
+        if known and (not keep_model or self._at_hand(ROOT / folder / MANIFEST, label)):
             return
         if row.teacher:
             self.fill(row.teacher, 1, keep_model=True)
+            wanted["teacher"] = self.runs[f"{row.teacher}-1"]["model"]
         self.say(f"$ {wanted['command']}")
         _do(wanted["command"])
         _do(f"{FRONT} evaluate --model_path {folder} --data_dir {self.source} --batch_size 32")
         self.runs[label] = wanted | _found(ROOT / folder)
         self.known["machine"] = machine.describe()
         results.save(self.path, self.known)
+
+    def _at_hand(self, manifest: Path, label: str) -> bool:
+        """Tell whether the model is the one of the table: other data may have the same name."""
+        return manifest.exists() and sha256(manifest) == self.runs[label]["model"]
 
     def folder(self, name: str, seed: int) -> Path:
         """Return where the model of one seed lies, as typed in the project's folder."""

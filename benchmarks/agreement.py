@@ -20,8 +20,9 @@ from train import data
 
 _INTRODUCTION = """\
 What is lost in reduced precision, on {sentences} sentences of the valid split of {name}: labels
-that stay as those of the fp32 model, and the change of accuracy in points. `refused`: what `export`
-does then. The models are the first seeds of the accuracy table.
+that stay as those of the fp32 model, and the change of accuracy in points. `refused`: `export`
+would refuse it; `package`: one is missing; `failed`: it cannot be made or does not answer. The
+models are the first seeds of the accuracy table.
 """
 
 
@@ -48,14 +49,20 @@ def run(
     """
     names, forms = choice
     forms = forms or [form for form in runnable() if not FORMATS[form].exact]
-    valid = data.load(data_dir).valid
-    texts, gold = [each.text for each in valid], [each.label for each in valid]
-    path = folders.results / f"agreement-{data_dir.resolve().name}.json"
+    loaded, title = data.load(data_dir), data_dir.resolve().name
+    texts, gold = [each.text for each in loaded.valid], [each.label for each in loaded.valid]
+    path = folders.results / f"agreement-{title}.json"
     known = results.load(path)
-    known |= {"machine": machine.describe(), "sentences": len(texts)}
+    if known.get("data") != loaded.fingerprint:
+        known = {"data": loaded.fingerprint}
+    known |= {"title": title, "machine": machine.describe(), "sentences": len(texts)}
     for name in tqdm(names or rows, desc="models", unit=" models"):
         bundle = Bundle.read(trained(data_dir, folders, rows, name, say))
-        row = known.setdefault("cells", {}).setdefault(name, {})
+        rows_known = known.setdefault("cells", {})
+        own = rows_known.get(name, {}).items()
+        # one accuracy stands for the whole row
+        row = {f: cell for f, cell in own if cell["made_with"]["model"] == bundle.fingerprint}
+        rows_known[name] = row
         wanted = {form: made_with(bundle.fingerprint, form, texts) for form in forms}
         if not (lacking := [each for each in forms if not same(row.get(each, {}), wanted[each])]):
             continue
@@ -78,7 +85,7 @@ def _lines(known: dict[str, Any], rows: dict[str, Row], source: Path) -> Iterato
     cells_of = alike(known)
     found = {name: cells_of[name] for name in rows if cells_of.get(name)}
     columns = [form for form in FORMATS if any(form in row for row in found.values())]
-    yield _INTRODUCTION.format(sentences=known["sentences"], name=source.name)
+    yield _INTRODUCTION.format(sentences=known["sentences"], name=known["title"])
     lines = []
     for name, row in found.items():
         accuracy = next((c["eager"]["accuracy"] for c in row.values() if "eager" in c), None)

@@ -180,11 +180,12 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
         said = "-" if name in ("plain", "again") else worth(cells, noise)
         rows.append([setting["title"], *(f"{x:.2f}" for x in cells), said])
     intro = (
-        "How many times faster a worker's own work gets, text to label, than in the first row, "
-        "and beside tcmalloc than with that alone"
+        "How many times faster a worker's own work gets, text to label, than in the first row; "
+        "in rows 'beside tcmalloc', than with tcmalloc alone"
     )
     rule = (
-        f"on average faster by {_WORTH:.0%} and by any difference in the second row, nowhere slower"
+        f"on average faster by {_WORTH:.0%} and by any difference in the second row, and nowhere "
+        "slower by as much"
     )
     yield f"{intro} ({'; '.join(base)})."
     yield ""

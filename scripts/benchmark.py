@@ -24,7 +24,7 @@ def _accuracy(args: argparse.Namespace) -> Path:
 
 def _agreement(args: argparse.Namespace) -> Path:
     _check("row", args.row, accuracy.ROWS)
-    _check("format", args.format, FORMATS)
+    _check("format", args.format, [name for name, form in FORMATS.items() if not form.exact])
     choice = args.row or [], args.format or []
     return agreement.run(args.data_dir, _folders(args), accuracy.ROWS, choice, say)
 

@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import contenders
 from model_src.backends import FORMATS, missing
+from model_src.bundle import Bundle
 from model_src.config import Config
 from model_src.decode import joined
 from model_src.embeddings import EMBEDDINGS
@@ -22,7 +24,7 @@ from scripts.__main__ import VERBS
 from scripts.options import Parser
 from serving import server
 from serving.archive import archive
-from serving.export import export
+from serving.export import Candidate, export
 from serving.server import Server
 from tests import checkpoints as checkpoints_of
 from tests.disturb import Disturb, disturbed
@@ -229,6 +231,19 @@ def texts(loaded: data.Data) -> list[str]:
 def gold(loaded: data.Data) -> list[str]:
     """Their labels."""
     return [each.label for each in loaded.valid]
+
+
+@pytest.fixture
+def tried(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The formats in which a benchmark has tried to export."""
+    names, original = [], contenders.attempt
+
+    def attempt(source: Bundle, name: str, folder: Path) -> Candidate:
+        names.append(name)
+        return original(source, name, folder)
+
+    monkeypatch.setattr(contenders, "attempt", attempt)
+    return names
 
 
 @pytest.fixture

@@ -2,13 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from benchmarks import agreement, contenders
+from benchmarks import agreement
 from benchmarks.accuracy import Folders, Row
-from model_src.bundle import Bundle
 from tests.conftest import read_json
 from tests.disturb import Disturb, negated
 
@@ -30,15 +28,8 @@ def run(data_dir: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_row_is_compared_once_and_shows_accuracy_and_labels(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, tmp_path: Path, tried: list[str]
 ) -> None:
-    tried, original = [], contenders.attempt
-
-    def attempt(source: Bundle, name: str, folder: Path) -> Any:  # noqa: ANN401
-        tried.append(name)
-        return original(source, name, folder)
-
-    monkeypatch.setattr(contenders, "attempt", attempt)
     text = run("first")
     cell = read_json(tmp_path / "agreement-data.json")["cells"]["first"]["int8"]  # type: ignore[index]
     assert f"| Tiny first | {cell['eager']['accuracy']:.2%} | {cell['agreement']:.2%}, " in text
@@ -47,6 +38,10 @@ def test_a_row_is_compared_once_and_shows_accuracy_and_labels(
     assert tried == ["int8"]
     assert "| Tiny second |" in run()
     assert tried == ["int8", "int8"]
+    path = tmp_path / "agreement-data.json"
+    path.write_text(path.read_text(encoding="utf-8").replace('"data": "', '"data": "other '))
+    assert "Tiny second" not in run("first")  # other data of the same name
+    assert len(tried) == 3
 
 
 def test_what_export_would_refuse_is_marked(run: Run, disturb: Disturb) -> None:

@@ -43,6 +43,11 @@ def test_the_accuracy_table_is_made_once_and_only_its_changed_rows_again(
     found = accuracy.trained(data_dir, folders, rows, "tiny", said.append)
     assert found.samefile(folders.models / "data-tiny-1")
     assert len(said) == 1  # it was there
+    (found / "manifest.json").write_text("{}", encoding="utf-8")  # of other data
+    table.unlink()
+    assert (accuracy.trained(data_dir, folders, rows, "tiny", said.append) / "labels.json").exists()
+    assert len(said) == 2
+    assert table.exists()
     # a teacher whose model is gone is trained again when a student needs it
     said.clear()
     shutil.rmtree(folders.models / "data-tiny-1")

@@ -84,15 +84,8 @@ def test_random_models_have_the_published_size(family: str) -> None:
 
 @pytest.mark.usefixtures("two")
 def test_a_cell_is_measured_once_and_only_changed_ones_again(
-    entries: dict[str, Entry], drawn: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    entries: dict[str, Entry], drawn: list[Path], tmp_path: Path, tried: list[str]
 ) -> None:
-    tried, original = [], contenders.attempt
-
-    def attempt(source: Bundle, name: str, folder: Path) -> Any:  # noqa: ANN401
-        tried.append(name)
-        return original(source, name, folder)
-
-    monkeypatch.setattr(contenders, "attempt", attempt)
     formats.run(tmp_path, Choice(8, ["narrow"], ["int8"]), entries)
     assert tried == ["int8"]
     assert list(cells(tmp_path)) == ["narrow"]

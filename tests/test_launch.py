@@ -66,6 +66,26 @@ def test_the_gain_is_the_median_over_rounds() -> None:
     assert launch._gain(plain, own) == {"alone": 1.0, "rate": 2.0}
 
 
+def test_a_setting_beside_another_is_compared_with_that_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {
+        "plain": Setting("plain"),
+        "again": Setting("again"),
+        "fast": Setting("fast"),
+        "both": Setting("both", base="fast"),
+    }
+    ms = {"plain": 8.0, "again": 8.0, "fast": 4.0, "both": 2.0}
+    monkeypatch.setattr(launch, "SETTINGS", settings)
+    monkeypatch.setattr(launch, "_export", lambda *_: tmp_path)
+    monkeypatch.setattr(
+        launch, "_one", lambda _, own: {"alone_ms": ms[own.title], "rate": 1 / ms[own.title]}
+    )
+    text = launch.run(tmp_path).read_text(encoding="utf-8")
+    assert "| fast | 2.00 | 2.00 | 2.00 | 2.00 | yes |" in text
+    assert "| both | 2.00 | 2.00 | 2.00 | 2.00 | yes |" in text
+
+
 def test_a_library_that_is_not_there_is_no_library() -> None:
     assert library("no-such-library") == ""
     assert Path(library("c")).name.startswith("libc.so")
