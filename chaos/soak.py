@@ -30,7 +30,9 @@ _WARM, _SAMPLES = 0.25, 600
 # minutes may be a leak or not, which more minutes tell. In seconds no more can be told than that
 # it is not the control's leak.
 _MOST, _SHORT_MOST = (1.0, 5.0), (40_000.0, 1_000_000.0)
-_FIELDS = ("Rss", "Pss")
+# What a worker has made itself, in memory or swapped out; beside it all it has in memory, of which
+# the kernel drops and reads again the pages of files, whoever leaks.
+_OWN, _WHOLE = "Anonymous", "Rss"
 
 # By worker: moments in hours, and MB by field.
 _Samples = dict[int, list[tuple[float, dict[str, float]]]]
@@ -51,19 +53,19 @@ def soak(scene: Scene) -> Outcome:
     control = scene.start(leaky)
     bad, *_ = _watched(scene, control, scene.minutes * (1 if scene.short else _SHARE))
     control.end()
-    fits = [_fit(samples, "Rss") for samples in good.values()]
+    fits = [_fit(samples, _OWN) for samples in good.values()]
     numbers: dict[str, float | int] = {"minutes": scene.minutes, "requests": tally.asked}
     for number, pid in enumerate(good, 1):
-        for field in _FIELDS:
+        for field in (_OWN, _WHOLE):
             found_ = _fit(good[pid], field)
             numbers[f"worker {number} {field} MB"] = round(good[pid][-1][1][field], 1)
             numbers[f"worker {number} {field} MB/h"] = round(found_.slope, 2)
             if math.isfinite(found_.error):
                 numbers[f"worker {number} {field} ± MB/h"] = round(found_.error, 2)
-    leaks = [_fit(samples, "Rss") for samples in bad.values()]
-    numbers["control Rss MB/h"] = round(min(each.slope for each in leaks), 1)
+    leaks = [_fit(samples, _OWN) for samples in bad.values()]
+    numbers[f"control {_OWN} MB/h"] = round(min(each.slope for each in leaks), 1)
     if math.isfinite(error := max(each.error for each in leaks)):
-        numbers["control Rss ± MB/h"] = round(error, 1)
+        numbers[f"control {_OWN} ± MB/h"] = round(error, 1)
     numbers |= {
         "workers of which it cannot be told": sum(each.error > unsure for each in fits),
         "not right": tally.asked - tally.right,
@@ -77,7 +79,7 @@ def soak(scene: Scene) -> Outcome:
         passed=steady and caught and alive and right,
         numbers=numbers,
         said=f"{_RATE} requests a second of 1 to {max(_SIZES)} sentences and {_WRONG} malformed "
-        f"ones; the first {_WARM:.0%} of the time is warm-up. A worker's Rss may grow by "
+        f"ones; the first {_WARM:.0%} of the time is warm-up. A worker's own memory may grow by "
         f"{most:g} MB an hour within the 95 % interval of the fit, which must be known to ± "
         f"{unsure:g}. The control keeps {size // 1024} KB of one in {every} requests and must "
         "be found out." + "".join(f" {each}." for each in wrong[:5]),
@@ -110,10 +112,11 @@ def _fit(samples: list[tuple[float, dict[str, float]]], field: str) -> Fit:
 
 
 def memory(pid: int) -> dict[str, float]:
-    """Return MB of a process by field of the kernel's own sum."""
+    """Return MB of a process by field of the kernel's own sum; what is swapped out is its own."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
     fields = dict(line.split(":", 1) for line in lines[1:])
-    return {name: int(fields[name].split()[0]) / 1024 for name in _FIELDS}
+    mb = {name: int(value.split()[0]) / 1024 for name, value in fields.items()}
+    return {_OWN: mb[_OWN] + mb["Swap"], _WHOLE: mb[_WHOLE]}
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from model_src.errors import ConfigError, nearest
 from scripts.options import ROOT, Parser, front, say, shown
 
 EXAMPLE = "./iclassifier chaos --fault worker-kill --short"
-_MINUTES = 20.0
+_MINUTES, _SHORT = 20.0, 0.1
 
 
 def add_options(parser: Parser) -> None:
@@ -29,7 +29,9 @@ def add_options(parser: Parser) -> None:
         "--short", action="store_true", help="a few seconds each; prints, and keeps nothing"
     )
     parser.add_argument(
-        "--minutes", type=float, default=_MINUTES, help=f"of the soak (default {_MINUTES:.0f})"
+        "--minutes",
+        type=float,
+        help=f"of the soak (default {_MINUTES:.0f}, with --short {_SHORT:g})",
     )
     parser.add_argument("--results", type=Path, default=ROOT / "results", help="default: results")
 
@@ -40,6 +42,8 @@ def run(args: argparse.Namespace) -> int:
     for name in only:
         if name not in FAULTS:
             raise ConfigError(f"unknown fault {name!r}{nearest(name, FAULTS)}")
+    if args.minutes is None:
+        args.minutes = _SHORT if args.short else _MINUTES
     if args.minutes <= 0:
         raise ConfigError(f"--minutes {args.minutes}: give more than 0")
     path = None if args.short else args.results / report.FILE
@@ -66,7 +70,7 @@ def _command(args: argparse.Namespace) -> str:
         words += ["--fault", name]
     if args.short:
         words.append("--short")
-    if args.minutes != _MINUTES:
+    if args.minutes != (_SHORT if args.short else _MINUTES):
         words += ["--minutes", f"{args.minutes:g}"]
     if args.results != ROOT / "results":
         words += ["--results", str(results.typed(args.results))]

@@ -73,6 +73,19 @@ def test_a_pass_of_fewer_minutes_and_other_settings_are_not_known(
     assert "On another machine:\n\n```text\n./iclassifier chaos --minutes 6" in markdown
 
 
+def test_the_short_form_takes_no_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    met = list[float]()
+
+    def won(scene: Scene) -> Outcome:
+        met.append(scene.minutes)
+        return Outcome(passed=True, numbers={})
+
+    monkeypatch.setattr(chaos, "FAULTS", {"soak": Fault("", won, timed=True)})
+    for options in (["--short"], ["--short", "--minutes", 2], []):
+        assert _run("--results", tmp_path, *options) == 0
+    assert met == [0.1, 2, 20]
+
+
 @pytest.mark.parametrize("name", ["config.properties", "serving/log4j2.xml", "chaos/fit.py"])
 def test_code_changes_with_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
