@@ -14,10 +14,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from model_src.backends import FORMATS, eager, int8
-from model_src.backends.common import EXAMPLE
+from model_src.backends.common import EXAMPLE, Backend, by_length
 from model_src.bundle import Bundle
 from model_src.errors import BundleError
 from model_src.lean import lean
+from model_src.tokenizer import pad_batch
+from tests.conftest import PAIRS as EVERY
 from tests.conftest import Models
 
 PAIRS = [("glove", "cnn"), ("bert", "cls")]
@@ -58,7 +60,7 @@ def test_no_fp32_weight_of_a_linear_layer_exists_while_int8_loads(
     tiny: Models, pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # It only tries the loaded model, on batches whose states are as large as a weight here.
-    monkeypatch.setattr(int8, "by_length", lambda run: run)
+    monkeypatch.setattr(int8, "by_length", lambda run, _: run)
     bundle, path = file_of(tiny, pair)
     with Watch() as before:
         model = lean(eager.load(Bundle.read(tiny.models[pair])))
@@ -71,6 +73,30 @@ def test_no_fp32_weight_of_a_linear_layer_exists_while_int8_loads(
         int8.load(bundle, path)
     assert during.shapes  # biases and scales
     assert not during.shapes & weights
+
+
+@pytest.mark.parametrize("pair", EVERY, ids="-".join)
+def test_a_mixed_batch_has_the_bits_of_its_sentences_alone_from_one_call_of_a_transformer(
+    tiny: Models, pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BART, which has no lean form, and word vectors are called once for each length."""
+    calls: list[Tensor] = []
+    joined = by_length
+
+    def spied(run: Backend, mixed: Backend | None) -> Backend:
+        def note(graph: Backend) -> Backend:
+            return lambda ids, mask: calls.append(mask) or graph(ids, mask)  # type: ignore[func-returns-value]
+
+        return joined(note(run), mixed and note(mixed))
+
+    monkeypatch.setattr(int8, "by_length", spied)
+    backend = int8.load(*file_of(tiny, pair))
+    rows = [list(range(5, 5 + length)) for length in (4, 1, 9, 9, 4, 20)]
+    with torch.inference_mode():
+        alone = torch.cat([backend(*pad_batch([row], 0)) for row in rows])
+        calls.clear()
+        assert torch.equal(backend(*pad_batch(rows, 0)), alone)
+    assert len(calls) == (4 if pair[0] in {"glove", "bart"} else 1)
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids="-".join)

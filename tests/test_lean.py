@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from model_src.backends import FORMATS, eager, int8, torchscript
+from model_src.backends.packed import packed
 from model_src.bundle import Bundle
 from model_src.classifier import Classifier
 from model_src.embeddings.transformer import BartEmbedding, TransformerEmbedding
@@ -69,6 +70,25 @@ def test_the_lean_form_gives_equal_probabilities(
         for other in (*forms, graph):
             found = other(ids, mask).double().softmax(dim=1)
             assert (found - expected).abs().max() <= EXACT
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+@torch.inference_mode()
+def test_sentences_packed_without_padding_have_equal_probabilities(
+    tiny: Models, pair: tuple[str, str]
+) -> None:
+    model, bundle = trained(tiny, pair)
+    graph = packed(lean(model, padded=False))
+    assert (graph is None) == (pair[0] in {"glove", "bart"})
+    if graph is None:
+        return
+    generator = random.Random(4)
+    words = range(5, bundle.shape["vocab_size"])
+    for sizes in batches(padded=True):
+        rows = [generator.choices(words, k=size) for size in sizes]
+        ids, mask = pad_batch(rows, bundle.tokenizer.pad_id)
+        expected = model(ids, mask).double().softmax(dim=1)
+        assert (graph(ids, mask).double().softmax(dim=1) - expected).abs().max() <= EXACT
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids="-".join)

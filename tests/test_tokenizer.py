@@ -41,6 +41,10 @@ def test_text_becomes_the_words_that_have_vectors(
     words: WordTokenizer, text: str, pieces: list[str]
 ) -> None:
     assert split(text, words.words, lowercase=True) == pieces
+    read = words.read_words(text)
+    assert [word for word, _ in read] == pieces[: words.n_ctx]
+    known = [words.words.index(word) if word in words.words else 1 for word, _ in read]
+    assert words.encode(text) == known
 
 
 def test_special_words_in_text_are_only_text(words: WordTokenizer) -> None:

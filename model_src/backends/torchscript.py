@@ -4,8 +4,9 @@ torch.jit is deprecated but works in torch 2.13; its warnings are silenced here 
 """
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,8 @@ from model_src.lean import lean
 
 if TYPE_CHECKING:
     from model_src.bundle import Bundle
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def export(model: Classifier, path: Path) -> None:
@@ -32,6 +35,14 @@ def freeze(model: nn.Module) -> torch.jit.ScriptModule:
         traced = torch.jit.trace(model, EXAMPLE, check_trace=False)
         frozen: torch.jit.ScriptModule = torch.jit.freeze(traced)
     return frozen
+
+
+def script(function: F) -> F:
+    """Compile ``function`` with its loops, which ``freeze`` would unroll."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        compiled: F = torch.jit.script(function)
+    return compiled
 
 
 def load(bundle: "Bundle", path: Path) -> Backend:

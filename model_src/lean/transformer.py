@@ -120,22 +120,31 @@ class LeanTransformer(Embedding):
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Map ids and mask ``[batch, seq]`` to ``[batch, seq or 1, hidden]``."""
         length = ids.shape[1]
-        x: Tensor = self.norm(self.words(ids) + self.places[:length])
-        if self.project is not None:
-            x = self.project(x)
+        x = self.look_up(ids, self.places[:length])
         bias = None
         if self.padded:
             hide = torch.zeros_like(mask, dtype=x.dtype).masked_fill(~mask, float("-inf"))
             bias = hide[:, None, None, :]
-        if self.relative is not None:
-            steps = torch.arange(length, device=ids.device)
-            near = self.relative[:, steps - steps[:, None] + len(self.places) - 1]
+        near = self.distances(length)
+        if near is not None:
             bias = near[None] if bias is None else bias + near
         *most, last = self.layers
         for layer in most:
             x = layer(x, bias, first=False)
         states: Tensor = last(x, bias, first=self.first)
         return states
+
+    def look_up(self, ids: Tensor, places: Tensor) -> Tensor:
+        """Map ids ``[..., seq]`` and the rows of their places to ``[..., seq, hidden]``."""
+        x: Tensor = self.norm(self.words(ids) + places)
+        return x if self.project is None else self.project(x)
+
+    def distances(self, length: int) -> Tensor | None:
+        """Return the bias ``[heads, length, length]`` of the scores of MPNet, None of others."""
+        if self.relative is None:
+            return None
+        steps = torch.arange(length, device=self.relative.device)
+        return self.relative[:, steps - steps[:, None] + len(self.places) - 1]
 
 
 class Layer(nn.Module):
@@ -163,7 +172,11 @@ class Layer(nn.Module):
         if first:
             x, q, bias = x[:, :1], q[:, :, :1], None if bias is None else bias[:, :, :1]
         found = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        x = self.out_norm(x + self.out(found.transpose(1, 2).flatten(2)))
+        return self.finish(x, found.transpose(1, 2).flatten(2))
+
+    def finish(self, x: Tensor, found: Tensor) -> Tensor:
+        """Map the layer's input and what attention found, ``[..., hidden]``, to its output."""
+        x = self.out_norm(x + self.out(found))
         states: Tensor = self.down_norm(x + self.down(self.activation(self.up(x))))
         return states
 
