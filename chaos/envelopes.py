@@ -20,9 +20,6 @@ from chaos.payload import (
 )
 from handlers.body import MAX_BODY
 
-# Of a form that TorchServe's reader gives up on, before any handler is asked.
-_UNREAD = frozenset({400, 500})
-
 
 def content_types() -> Iterator[Payload]:
     """Types that do not fit the body, or are none."""
@@ -120,7 +117,7 @@ def multipart() -> Iterator[Payload]:
 
 
 def broken_forms() -> Iterator[Payload]:
-    """Forms that TorchServe reads, and gives up on, before it asks a handler."""
+    """Forms that TorchServe's reader gives up on, before any handler is asked, and some others."""
     fields = [f"text={MARKER}%zz", f"text={MARKER}%", f"text={MARKER}&top_k=%f", f"%={MARKER}"]
     fields += ["=", "&&&"]
     part = '--b\r\nContent-Disposition: form-data; name="text"'
@@ -136,7 +133,7 @@ def broken_forms() -> Iterator[Payload]:
     kind = "multipart/form-data; boundary="
     sent = [*((FORM, field) for field in fields), *((f"{kind}b", each) for each in parts)]
     for number, (form, body) in enumerate([*sent, (kind, "{")]):
-        yield Payload(f"form {number}", body.encode(), form, statuses=_UNREAD)
+        yield Payload(f"form {number}", body.encode(), form)
 
 
 def messages() -> Iterator[Payload]:

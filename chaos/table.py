@@ -38,8 +38,7 @@ FAULTS = {
     "swap": Fault("Another version is deployed without an answer lost or mixed.", swap),
     "stop": Fault("A stop answers every request that was accepted, and leaves nothing.", stop),
     "malformed": Fault(
-        "Malformed requests and naughty sentences get an error or the offline answer; no 5xx but "
-        "TorchServe's own for a form that it cannot read.",
+        "Malformed requests and naughty sentences get an error or the offline answer, and no 5xx.",
         malformed,
     ),
     "limits": Fault(

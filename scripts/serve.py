@@ -5,7 +5,7 @@ from pathlib import Path
 
 from model_src.errors import ConfigError, ServerError, nearest
 from scripts.options import ROOT, Parser, count, front, port, say, shown
-from serving import deploy, nowait, server, store, tune
+from serving import deploy, frontend, server, store, tune
 from serving.server import Options, Server
 from serving.trials import AIMS
 
@@ -94,7 +94,7 @@ def _start(args: argparse.Namespace) -> None:
     for model in started.models:
         say(f"{model}: READY at {started.url(model)} and {started.grpc_url(model)}")
     for each in started.served:
-        if remark := nowait.remark(each):
+        if remark := frontend.remark(each):
             say(remark)
     say(how_to_call(started))
 

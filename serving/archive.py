@@ -31,9 +31,10 @@ ROOT = Path(__file__).resolve().parent.parent
 GAP = 0.05
 _SHIPPED = ("model_src", "handlers")
 
-# What TorchServe reads from the archive. A batch is what waits when a worker is free (``nowait``),
-# so its size costs an idle server nothing. A batch delay counts in ns, so that any is none; it is
-# in ms with ICLASSIFIER_BATCH_DELAY=ms or another TorchServe, where 0 acts as 100: 1 is the least.
+# What TorchServe reads from the archive. A batch is what waits when a worker is free, so its size
+# costs an idle server nothing (``frontend``). A batch delay counts in ns, so that any is none; it
+# is in ms with ICLASSIFIER_BATCH_DELAY=ms or another TorchServe, where 0 acts as 100: 1 is the
+# least.
 # One thread a worker, because a second one gives a short sentence nothing.
 MODEL_CONFIG = {
     "minWorkers": 1,

@@ -14,7 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from model_src.errors import ServerError
-from serving import nowait
+from serving import frontend
 from serving.process import birth, marked
 from serving.store import Served
 
@@ -88,7 +88,7 @@ def launch(run_dir: Path) -> "subprocess.Popen[bytes]":
         f"-Djava.io.tmpdir={tmp}",
         f"-Dlog4j.configurationFile={(ROOT / 'serving' / 'log4j2.xml').as_uri()}",
         "-cp",
-        nowait.class_path(nowait.FRONTEND, tmp / "classes"),
+        frontend.class_path(frontend.FRONTEND, tmp / "classes"),
         "org.pytorch.serve.ModelServer",
         *("--python", sys.executable, "-f", str(run_dir / "config.properties")),
         *("-s", str(run_dir / STORE), "-ncs"),

@@ -16,7 +16,7 @@ from serving.store import Archive
 from serving.testbed import Testbed
 from serving.trials import Aim, Setting, Trial, best, gains
 
-# The most requests of a batch, which is what waits when a worker is free (``serving.nowait``).
+# The most requests of a batch, which is what waits when a worker is free (``serving.frontend``).
 BATCHES = (1, 4, 8, 16, 32)
 # Workers while batches are tried, and the most that are tried without being asked for.
 _FEW, _MANY = 2, 16

@@ -76,12 +76,9 @@ def test_a_log_that_quotes_is_found(tmp_path: Path) -> None:
     assert not [*logged(tmp_path, "a key", ["other"])]
 
 
-def test_no_5xx_is_expected_but_of_forms_that_no_handler_sees(
-    payloads: dict[str, list[Payload]],
-) -> None:
+def test_no_5xx_is_expected(payloads: dict[str, list[Payload]]) -> None:
     for name, made in payloads.items():
-        server_errors = [each.name for each in made if max(each.statuses) >= 500]
-        assert bool(server_errors) == (name == "broken forms"), name
+        assert not [each.name for each in made if max(each.statuses) >= 500], name
 
 
 def test_naughty_sentences_hold_what_they_promise() -> None:

@@ -1,6 +1,5 @@
-"""A lone request is not kept waiting for mates, by a change to one known class of TorchServe."""
+"""A lone request waits for no mates and a broken form is a 400, by changes to known classes."""
 
-import hashlib
 import struct
 import time
 import zipfile
@@ -11,7 +10,7 @@ import pytest
 import yaml
 
 from scripts import serve
-from serving import nowait
+from serving import frontend
 from serving.archive import archive
 from serving.client import Client
 from serving.store import Served
@@ -22,10 +21,14 @@ from train import data, loop
 DELAY = 2.0
 
 
+def constant(name: str) -> bytes:
+    return struct.pack("!H", len(name)) + name.encode()
+
+
 @pytest.fixture(scope="module")
 def mar(tmp_path_factory: pytest.TempPathFactory, loaded: data.Data, vectors: Path) -> Path:
     """An archive that lets TorchServe wait two seconds for a batch to fill."""
-    work = tmp_path_factory.mktemp("nowait")
+    work = tmp_path_factory.mktemp("delay")
     model = loop.train(tiny_config("glove", "cnn", vectors, work), loaded, work / "model").folder
     made = archive(exported(model, "torchscript", work / "export", loaded.valid), "made", work)
     slow = work / "slow.mar"
@@ -47,7 +50,7 @@ def test_a_lone_request_waits_for_no_mate_unless_it_is_to(
     capsys: pytest.CaptureFixture[str],
     switch: str,
 ) -> None:
-    monkeypatch.setenv(nowait.SWITCH, switch)
+    monkeypatch.setenv(frontend.SWITCH, switch)
     ports = [f"--{name}_port=0" for name in serve._PORTS]
     said = verb(capsys, "serve", "start", mar, "--run_dir", tmp_path, "--seconds", 400, *ports)
     started = live(tmp_path)
@@ -61,36 +64,47 @@ def test_a_lone_request_waits_for_no_mate_unless_it_is_to(
     finally:
         started.end()
     assert min(times) >= DELAY if switch else min(times) < DELAY / 2
-    assert (f"{nowait.SWITCH}=ms" in said) == (not switch)
+    assert (f"{frontend.SWITCH}=ms" in said) == (not switch)
 
 
 def test_only_a_delay_that_is_lost_is_remarked_on(tmp_path: Path) -> None:
     own = Served("a", "1.0", 1, 1, default=True, batch_delay=1)
-    assert not nowait.remark(own)
+    assert not frontend.remark(own)
     slow = replace(own, batch_delay=50)
-    assert "a 1.0 asks for maxBatchDelay: 50" in nowait.remark(slow)
-    assert not nowait.remark(slow, tmp_path)  # another TorchServe keeps its milliseconds
+    assert "a 1.0 asks for maxBatchDelay: 50" in frontend.remark(slow)
+    assert not frontend.remark(slow, tmp_path)  # another TorchServe keeps its milliseconds
 
 
-def test_only_the_unit_of_the_known_class_is_changed(tmp_path: Path) -> None:
-    path = nowait.class_path(nowait.FRONTEND, tmp_path)
-    assert path == f"{tmp_path}:{nowait.FRONTEND}/*"
-    changed = (tmp_path / nowait._CLASS).read_bytes()
-    with zipfile.ZipFile(nowait.FRONTEND / nowait._JAR) as packed:
-        found = packed.read(nowait._CLASS)
-    assert found.count(b"MILLISECONDS") == 1
-    assert changed == found.replace(
-        struct.pack("!H", 12) + b"MILLISECONDS", struct.pack("!H", 11) + b"NANOSECONDS"
-    )
-    assert len(changed) == len(found) - 1
+@pytest.mark.parametrize("change", [frontend.DELAY, frontend.FORMS], ids=["delay", "forms"])
+def test_nothing_but_a_few_names_of_a_known_class_is_changed(
+    tmp_path: Path, change: frontend.Change
+) -> None:
+    path = frontend.class_path(frontend.FRONTEND, tmp_path)
+    assert path == f"{tmp_path}:{frontend.FRONTEND}/*"
+    changed = (tmp_path / change.file).read_bytes()
+    with zipfile.ZipFile(frontend.FRONTEND / frontend._JAR) as packed:
+        found = packed.read(change.file)
+    assert all(found.count(constant(old)) == 1 for old, _ in change.names)
+    for old, new in sorted(change.names, key=lambda each: found.index(constant(each[0]))):
+        where = found.index(constant(old))  # in both, since all before it is as it was
+        assert changed[where : where + len(constant(new))] == constant(new)
+        changed = changed[:where] + constant(old) + changed[where + len(constant(new)) :]
+    assert changed == found
+
+
+def test_the_delay_alone_can_be_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(frontend.SWITCH, "ms")
+    frontend.class_path(frontend.FRONTEND, tmp_path)
+    assert not (tmp_path / frontend.DELAY.file).exists()
+    assert (tmp_path / frontend.FORMS.file).exists()
 
 
 def test_another_class_is_left_as_it_is(tmp_path: Path) -> None:
     other = tmp_path / "frontend"
     other.mkdir()
-    with zipfile.ZipFile(other / nowait._JAR, "w") as packed:
-        packed.writestr(nowait._CLASS, b"\x00\x0cMILLISECONDS")
-    assert hashlib.sha256(b"\x00\x0cMILLISECONDS").hexdigest() != nowait._SHA256
-    assert nowait.class_path(other, tmp_path / "own") == f"{other}/*"
-    assert nowait.class_path(tmp_path / "none", tmp_path / "own") == f"{tmp_path / 'none'}/*"
+    with zipfile.ZipFile(other / frontend._JAR, "w") as packed:
+        packed.writestr(frontend.DELAY.file, b"\x00\x0cMILLISECONDS")
+    assert frontend.class_path(other, tmp_path / "own") == f"{other}/*"
+    none = tmp_path / "none"
+    assert frontend.class_path(none, tmp_path / "own") == f"{none}/*"
     assert not (tmp_path / "own").exists()
