@@ -132,8 +132,10 @@ def broken_forms() -> Iterator[Payload]:
     ]
     kind = "multipart/form-data; boundary="
     sent = [*((FORM, field) for field in fields), *((f"{kind}b", each) for each in parts)]
-    for number, (form, body) in enumerate([*sent, (kind, "{")]):
+    for number, (form, body) in enumerate([*sent, (kind, "{" + MARKER)]):
         yield Payload(f"form {number}", body.encode(), form)
+    deep = "--b\r\nContent-Type: multipart/mixed; boundary=c\r\n--c--\r\n" * 10_000 + MARKER
+    yield Payload("parts in parts", deep.encode(), f"{kind}b", statuses=frozenset({413}))
 
 
 def messages() -> Iterator[Payload]:

@@ -6,11 +6,8 @@ with every request. With nanoseconds for a unit an archive that asks for ``maxBa
 50 ns, which is none, and ``serve start`` says so; ``ICLASSIFIER_BATCH_DELAY=ms`` in the environment
 leaves the milliseconds.
 
-A form that cannot be read is the client's mistake, but TorchServe answers a 500 and logs what was
-sent. Among the errors that it answers by a 400 is that of a failed download, of which there are
-none here: the error of netty's reader takes its place. That reader falls over an empty boundary:
-the last error before those that are a 500, of arguments and a 403, becomes that of an index and a
-400, and the one of bad requests, which is one of arguments, stands for all of them.
+A form that cannot be read is the client's mistake, but TorchServe answers what its reader throws
+by a 500 and logs it with what was sent. It is a 400 or a 413 instead (``FORMS`` tells how).
 
 Each name stands once in its class, and nothing else of it changes. A class that is not the one of
 0.12.0, byte for byte, is left as it is.
@@ -32,7 +29,7 @@ _JAR = "model-server.jar"
 
 @dataclass(frozen=True)
 class Change:
-    """One class of the jar, by its SHA-256, and the names in it that become others, in order."""
+    """One class of the jar, by its SHA-256, and the names in it that become others."""
 
     file: str
     sha256: str
@@ -61,13 +58,19 @@ FORMS = Change(
     "org/pytorch/serve/http/HttpRequestHandler.class",
     "4284484a3cbe3c227cec2578dcb44b9ae9c4f1b8cffbccec26e36490803cea31",
     (
+        # Of what is a 400: a failed download, which config.properties rules out (allowed_urls).
         (
             "org/pytorch/serve/archive/DownloadArchiveException",
             "io/netty/handler/codec/http/multipart/HttpPostRequestDecoder$ErrorDataDecoderException",
         ),
-        ("java/lang/IllegalArgumentException", "java/lang/IndexOutOfBoundsException"),
+        # The reader falls over an empty boundary. A bad request is an IllegalArgumentException
+        # too, so that it meets the last of the errors that are no 500: a 403, made a 400.
+        ("org/pytorch/serve/http/BadRequestException", "java/lang/IndexOutOfBoundsException"),
         ("FORBIDDEN", "BAD_REQUEST"),
-        ("org/pytorch/serve/http/BadRequestException", "java/lang/IllegalArgumentException"),
+        # It calls itself for each part within a part, thousands of which go into one body: too
+        # large. What lacks memory is a 500 instead of a 507.
+        ("java/lang/OutOfMemoryError", "java/lang/StackOverflowError"),
+        ("INSUFFICIENT_STORAGE", "REQUEST_ENTITY_TOO_LARGE"),
     ),
 )
 

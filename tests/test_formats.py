@@ -217,6 +217,25 @@ def test_sentences_run_together_only_where_that_changes_nothing(
     assert set(calls) == shapes
 
 
+@pytest.mark.parametrize("noise", [0.0, 1e-6])
+def test_a_graph_for_several_lengths_is_taken_only_where_it_has_the_same_bits(noise: float) -> None:
+    def run(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        assert mask.all()
+        return ids[:, :1].float()
+
+    def mixed(ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        calls.append(tuple(ids.shape))
+        return ids[:, :1].float() + noise
+
+    calls: list[tuple[int, ...]] = []
+    ids = torch.tensor([[3, 1, 0], [4, 0, 0]])
+    mask = torch.tensor([[1, 1, 0], [1, 0, 0]]).bool()
+    wrapped = common.by_length(run, mixed)
+    calls.clear()
+    assert torch.equal(wrapped(ids, mask)[:, 0], torch.tensor([3.0, 4]))
+    assert calls == ([] if noise else [(2, 3)])
+
+
 def test_packages_are_imported_on_use_only() -> None:
     code = "import sys; import model_src.predictor; sys.exit(bool({PACKAGES} & set(sys.modules)))"
     code = code.replace("{PACKAGES}", repr(PACKAGES))

@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import requests
 import yaml
 
+from chaos import envelopes
 from scripts import serve
 from serving import frontend
 from serving.archive import archive
-from serving.client import Client
+from serving.client import Client, read_key
 from serving.store import Served
 from tests.conftest import exported, tiny_config, verb
 from tests.traffic import live
@@ -61,10 +63,22 @@ def test_a_lone_request_waits_for_no_mate_unless_it_is_to(
             began = time.monotonic()
             client.predict("great")
             times.append(time.monotonic() - began)
+        _forms_are_refused(client, started.key_file)
     finally:
         started.end()
     assert min(times) >= DELAY if switch else min(times) < DELAY / 2
     assert (f"{frontend.SWITCH}=ms" in said) == (not switch)
+
+
+def _forms_are_refused(client: Client, keys: Path) -> None:
+    """Each that cannot be read gets an error of its own, and no 5xx; the next request is fine."""
+    key = read_key(keys, "inference")
+    for form in envelopes.broken_forms():
+        headers = {"Content-Type": form.kind, "Authorization": f"Bearer {key}"}
+        reply = requests.post(client.url, form.body, headers=headers, timeout=60)
+        assert reply.status_code in form.statuses, form.name
+        assert reply.json()["code"] == reply.status_code
+    client.predict("great")
 
 
 def test_only_a_delay_that_is_lost_is_remarked_on(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from tokenizers import Tokenizer as Fast
 from model_src.bundle import Bundle
 from model_src.text import text_problem
 from model_src.tokenizer import (
+    CHARACTERS,
     PAD,
     UNK,
     SubwordTokenizer,
@@ -41,10 +42,23 @@ def test_text_becomes_the_words_that_have_vectors(
     words: WordTokenizer, text: str, pieces: list[str]
 ) -> None:
     assert split(text, words.words, lowercase=True) == pieces
-    read = words.read_words(text)
-    assert [word for word, _ in read] == pieces[: words.n_ctx]
-    known = [words.words.index(word) if word in words.words else 1 for word, _ in read]
-    assert words.encode(text) == known
+
+
+def test_ids_are_those_of_the_words_that_a_text_is_split_into(words: WordTokenizer) -> None:
+    most = words.n_ctx * CHARACTERS
+    ends = [
+        "film " * 6,
+        "film " * 7,
+        "a film's " * 4,
+        "x" * most,
+        "x" * most + "x",
+        " " * most + "x",
+    ]
+    for text in (*ODD_TEXTS, *ends):
+        whole = split(text[:most], words.words, lowercase=True)
+        known = [words.words.index(word) if word in words.words[2:] else 1 for word in whole]
+        truncated = len(whole) > words.n_ctx or len(text) > most
+        assert words.read_batch([text]) == [(known[: words.n_ctx] or [1], truncated)]
 
 
 def test_special_words_in_text_are_only_text(words: WordTokenizer) -> None:
@@ -78,7 +92,7 @@ def test_lower_casing_can_be_forced(checkpoints: dict[str, Path], kind: str) -> 
 
 
 def test_a_sentence_becomes_words_within_5_microseconds() -> None:
-    """The least of many rounds, which other work on the machine slows down last (2.3 alone)."""
+    """The least of many rounds, which other work on the machine slows down last (1.9 alone)."""
     english = [parts for kind, parts in sentences._PHRASES.items() if kind.startswith("English")]
     texts = [f"{first} {last}" for begin, end in english for first in begin for last in end]
     texts = [text for text in texts if len(text.split()) <= 12]

@@ -1,7 +1,8 @@
 """A transformer over sentences of several lengths, token after token and without padding.
 
 Linear layers, norms and activations work token by token, so that they need not know where a
-sentence ends; only attention does. It saves the work on padding and most calls of a batch.
+sentence ends; only attention does. It takes neighbours of one length together, and ``Predictor``
+sorts them.
 """
 
 import torch
@@ -11,7 +12,7 @@ from model_src.backends.common import Backend
 from model_src.backends.torchscript import freeze, script
 from model_src.classifier import Classifier
 from model_src.interfaces import Embedding
-from model_src.lean.convolutions import LeanConvolutions
+from model_src.lean.convolutions import LeanConvolutions, LeanDenseNet, LeanDsa
 from model_src.lean.transformer import Layer, LeanTransformer
 
 
@@ -24,8 +25,8 @@ def packed(model: Classifier) -> Backend | None:
         return None
     model.embedding = PackedTransformer(model.embedding)
     for part in model.encoder.modules():
-        if isinstance(part, LeanConvolutions):
-            part.padded = True
+        if isinstance(part, LeanConvolutions | LeanDenseNet | LeanDsa):
+            part.padded = True  # states come back with padding, if only for these
     return freeze(model)
 
 
