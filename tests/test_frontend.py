@@ -11,8 +11,10 @@ import requests
 import yaml
 
 from chaos import envelopes
+from model_src.errors import ServerError
 from scripts import serve
 from serving import frontend
+from serving.admin import Admin
 from serving.archive import archive
 from serving.client import Client, read_key
 from serving.store import Served
@@ -64,6 +66,9 @@ def test_a_lone_request_waits_for_no_mate_unless_it_is_to(
             client.predict("great")
             times.append(time.monotonic() - began)
         _forms_are_refused(client, started.key_file)
+        twin = Served("made", "1.0", 1, 1, default=True)
+        with pytest.raises(ServerError, match=r'"code": 409'):
+            Admin(started.ports, started.key_file).register(twin)
     finally:
         started.end()
     assert min(times) >= DELAY if switch else min(times) < DELAY / 2
