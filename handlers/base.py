@@ -33,8 +33,8 @@ _BROKEN = Failure(HTTPStatus.INTERNAL_SERVER_ERROR, "the model failed on this te
 _LATE = Failure(
     HTTPStatus.SERVICE_UNAVAILABLE, "not answered in time: send fewer sentences at once"
 )
-# What is computed between two looks at the clock: sentences, and tokens with their padding. It is
-# one batch of the predictor: a large transformer must read even twice as many in a few seconds.
+# What is computed between two looks at the clock: sentences, and tokens as ``chunks`` counts them.
+# A large transformer must read even twice as many in a few seconds.
 _CHUNK, _CHUNK_TOKENS = 32, 512
 
 
@@ -219,13 +219,13 @@ def chunks(texts: list[str], limit: int) -> Iterator[list[str]]:
     (every full stop a token, or every byte).
     """
     chunk: list[str] = []
-    longest = 0
+    tokens = 0
     for text in texts:
-        tokens = min(len(text.encode()) - len(text) // 2, limit)
-        longest = max(longest, tokens)
-        if chunk and (len(chunk) == _CHUNK or (len(chunk) + 1) * longest > _CHUNK_TOKENS):
+        own = min(len(text.encode()) - len(text) // 2, limit)
+        if chunk and (len(chunk) == _CHUNK or tokens + own > _CHUNK_TOKENS):
             yield chunk
-            chunk, longest = [], tokens
+            chunk, tokens = [], 0
         chunk.append(text)
+        tokens += own
     if chunk:
         yield chunk

@@ -18,16 +18,17 @@ from model_src.tokenizer import pad_batch
 
 # A batch is closed where one more sentence would take it past this many ids, padding included (up
 # to there what a layer makes stays in the cache: 1,024 ids take five times as long as 512), or cost
-# more padding than this, which takes about as long as another call of the model.
+# more padding than this, which takes about as long as another call of the model. Formats of reduced
+# precision compute no padding (``by_length``).
 _IDS, _PADDING = 512, 32
 
 
 class Predictor:
     """A loaded model or export directory that answers sentences."""
 
-    def __init__(self, bundle: Bundle, backend: Backend) -> None:
-        """Join what ``load`` has read."""
-        self.bundle, self.backend = bundle, backend
+    def __init__(self, bundle: Bundle, backend: Backend, *, pads: bool = True) -> None:
+        """Join what ``load`` has read; ``pads`` says whether the backend computes padding."""
+        self.bundle, self.backend, self.pads = bundle, backend, pads
         self.tokens = 0  # read so far
 
     @classmethod
@@ -46,11 +47,18 @@ class Predictor:
         if name not in FORMATS:
             raise BundleError(f"{folder} has the unknown format {name!r}{nearest(name, FORMATS)}")
         require(name)
-        entry = FORMATS[name]
         try:
-            return cls(bundle, entry.load(bundle, folder / entry.file))
+            return cls.of(bundle, name)
         except (RuntimeError, SafetensorError) as reason:
-            raise BundleError(f"{folder / entry.file} cannot be loaded: {reason}") from None
+            file = folder / FORMATS[name].file
+            raise BundleError(f"{file} cannot be loaded: {reason}") from None
+
+    @classmethod
+    def of(cls, bundle: Bundle, name: str) -> Self:
+        """Load the format ``name`` of an export directory, whatever its manifest says."""
+        entry = FORMATS[name]
+        backend = entry.load(bundle, bundle.folder / entry.file)
+        return cls(bundle, backend, pads=entry.exact)
 
     def predict(self, texts: list[str], batch_size: int = 32) -> list[Prediction]:
         """Answer ``texts`` in their order; at most ``batch_size`` of like length share a batch."""
@@ -63,7 +71,8 @@ class Predictor:
         answers: list[Prediction] = []
         with torch.inference_mode():
             alone = len(rows) == 1  # a fortieth of such an answer's time is what is left out here
-            for batch in [[0]] if alone else batches([len(row) for row in rows], batch_size):
+            lengths = [len(row) for row in rows]
+            for batch in [[0]] if alone else batches(lengths, batch_size, pads=self.pads):
                 logits = self.backend(*pad_batch([rows[i] for i in batch], tokenizer.pad_id))
                 answers += decode(logits, bundle.labels, multi_label=multi)
                 order += batch
@@ -73,18 +82,17 @@ class Predictor:
         return answers
 
 
-def batches(lengths: list[int], most: int) -> Iterator[list[int]]:
+def batches(lengths: list[int], most: int, *, pads: bool = True) -> Iterator[list[int]]:
     """Yield the positions of at most ``most`` sentences at a time, from the shortest on."""
     batch: list[int] = []
-    longest = 0
+    ids = 0  # of the batch, with its padding where that is computed
     for i in sorted(range(len(lengths)), key=lengths.__getitem__):
         length, count = lengths[i], len(batch)
-        if batch and (
-            count == most or (count + 1) * length > _IDS or count * (length - longest) > _PADDING
-        ):
+        padding = count * length - ids if pads else 0
+        if batch and (count == most or ids + padding + length > _IDS or padding > _PADDING):
             yield batch
-            batch = []
+            batch, ids, padding = [], 0, 0
         batch.append(i)
-        longest = length
+        ids += padding + length
     if batch:
         yield batch

@@ -104,7 +104,7 @@ def make(source: Bundle, name: str, folder: Path) -> Candidate:
     entry.export(eager.load(source), folder / entry.file)
     exported = replace(source, folder=folder, kind="export")
     began = time.perf_counter()
-    predictor = Predictor(exported, entry.load(exported, folder / entry.file))
+    predictor = Predictor.of(exported, name)
     load_ms = round((time.perf_counter() - began) * 1000, 1)
     golden = [
         {"text": text, "scores": prediction.scores}

@@ -24,3 +24,9 @@ def test_a_long_sentence_does_not_pad_many_short_ones() -> None:
     assert list(predictor.batches([5, 90, 5, 6, 5], 32)) == [[0, 2, 4, 3], [1]]
     assert list(predictor.batches([600, 700], 32)) == [[0], [1]]
     assert list(predictor.batches([8] * 100, 64)) == [list(range(64)), list(range(64, 100))]
+
+
+def test_where_no_padding_is_computed_only_the_ids_count() -> None:
+    assert list(predictor.batches([5, 90, 5, 6, 5], 32, pads=False)) == [[0, 2, 4, 3, 1]]
+    assert list(predictor.batches([200, 100, 300, 12], 32, pads=False)) == [[3, 1, 0], [2]]
+    assert list(predictor.batches([1] * 5, 2, pads=False)) == [[0, 1], [2, 3], [4]]
