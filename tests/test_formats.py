@@ -135,6 +135,24 @@ def test_a_file_that_is_no_model_is_refused(tiny: Models, tmp_path: Path, name: 
         Predictor.load(folder)
 
 
+@pytest.mark.parametrize(
+    "name", ["onnx", "onnx-int8", "openvino", "openvino-bf16", "openvino-int8"]
+)
+def test_only_onnx_runtime_is_given_its_own_attention(tiny: Models, name: str) -> None:
+    """One operation for each layer, which is what makes the graph faster there."""
+    if name not in INSTALLED:
+        pytest.skip(f"the format {name} needs {' and '.join(missing(name, to_export=True))}")
+    import onnx
+
+    own = name.startswith("onnx")
+    for pair in (pair for pair in PAIRS if pair[0] in {"bert", "mpnet"}):
+        folder = tiny.exports[f"{'-'.join(pair)}-{name}"]
+        graph = onnx.load(folder / FORMATS[name].file).graph
+        count = [node.op_type for node in graph.node].count("MultiHeadAttention")
+        layers = Bundle.read(folder).shape["num_hidden_layers"]
+        assert count == (layers if own else 0)
+
+
 @pytest.mark.parametrize("name", ["bert-cls", "glove-cnn"])
 def test_openvino_holds_int8_weights_of_all_products_but_the_last(tiny: Models, name: str) -> None:
     if "openvino-int8" not in INSTALLED:

@@ -8,14 +8,16 @@ are silenced here and only here.
 import tempfile
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from model_src.backends.common import EXAMPLE, Backend, cpu_has, one_by_one
 from model_src.classifier import Classifier
 from model_src.lean import CONVOLUTIONS, lean
+from model_src.lean.transformer import Layer
 
 if TYPE_CHECKING:
     from model_src.bundle import Bundle
@@ -29,7 +31,7 @@ def export(model: Classifier, path: Path) -> None:
     Convolutions stay what they are: in fp32 the runtime's own lose to products with one narrow
     input only, and win with all others.
     """
-    write(lean(model, keep=CONVOLUTIONS), path)
+    write(_fused(lean(model, keep=CONVOLUTIONS)), path)
 
 
 def export_int8(model: Classifier, path: Path) -> None:
@@ -45,7 +47,7 @@ def export_int8(model: Classifier, path: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="iclassifier-") as scratch, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         fp32 = Path(scratch) / "fp32.onnx"
-        write(lean(model, padded=False), fp32)
+        write(_fused(lean(model, padded=False)), fp32)
         graph = onnx.load(fp32)
         # Its fusions are those of our lean graph; without the mark it logs advice to run them.
         add_pre_process_metadata(graph)
@@ -77,6 +79,52 @@ def write(model: nn.Module, path: Path) -> None:
             output_names=["logits"],
             dynamic_axes=_DYNAMIC,
         )
+
+
+def _fused(model: nn.Module) -> nn.Module:
+    """Let the runtime's own operation compute attention: a sixth less time in int8 (MiniLM)."""
+    for part in model.modules():
+        if isinstance(part, Layer):
+            part.attend = _attend
+    return model
+
+
+def _attend(qkv: Tensor, bias: Tensor | None, heads: int, first: bool) -> Tensor:  # noqa: FBT001
+    """Compute what ``attend`` of the lean form does, from the same product of q, k and v."""
+    q, k, v = qkv.chunk(3, dim=-1)
+    if first:
+        q, bias = q[:, :1], None if bias is None else bias[:, :, :1]
+    elif bias is not None:
+        bias = bias.expand(-1, -1, qkv.shape[1], -1)
+    found: Tensor = _Attention.apply(q, k, v, bias, heads)
+    return found
+
+
+class _Attention(torch.autograd.Function):
+    """MultiHeadAttention of ONNX Runtime for the exporter: q, k and v ``[batch, seq, hidden]``.
+
+    https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
+    """
+
+    @staticmethod
+    def forward(
+        ctx: object, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, heads: int
+    ) -> Tensor:
+        """Compute the same; the exporter runs it once."""
+        q, k, v = (each.unflatten(-1, (heads, -1)).transpose(1, 2) for each in (q, k, v))
+        found = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        return found.transpose(1, 2).flatten(2)
+
+    @staticmethod
+    def symbolic(g: Any, q: Any, k: Any, v: Any, bias: Any, heads: int) -> Any:  # noqa: ANN401
+        """Return the node; of its inputs only some come with a bias."""
+        inputs = [q, k, v]
+        if bias is not None and not bias.node().mustBeNone():
+            none = g.op("prim::Constant")
+            none.setType(torch._C.OptionalType.ofTensor())
+            inputs += [none, none, bias]  # neither a bias of q, k and v nor a mask of keys
+        node = g.op("com.microsoft::MultiHeadAttention", *inputs, num_heads_i=heads)
+        return node.setType(q.type())
 
 
 def load(bundle: "Bundle", path: Path) -> Backend:

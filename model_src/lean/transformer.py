@@ -160,25 +160,41 @@ class Layer(nn.Module):
         self.qkv = linear(
             torch.cat([q.weight, k.weight, v.weight]), torch.cat([q.bias, k.bias, v.bias])
         )
-        self.heads, self.activation = heads, activation
+        self.heads, self.activation, self.attend = heads, activation, attend
 
     def forward(self, x: Tensor, bias: Tensor | None, *, first: bool) -> Tensor:
         """Map ``[batch, seq, hidden]`` to ``[batch, seq or 1, hidden]``.
 
         ``bias`` is added to the scores of attention: ``[1 or batch, 1 or heads, 1 or seq, seq]``.
         """
-        split = self.qkv(x).view(*x.shape[:2], 3, self.heads, -1)
-        q, k, v = split.permute(2, 0, 3, 1, 4)  # each [batch, heads, seq, values]
-        if first:
-            x, q, bias = x[:, :1], q[:, :, :1], None if bias is None else bias[:, :, :1]
-        found = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        return self.finish(x, found.transpose(1, 2).flatten(2))
+        found = self.attend(self.qkv(x), bias, self.heads, first)
+        return self.finish(x[:, :1] if first else x, found)
 
     def finish(self, x: Tensor, found: Tensor) -> Tensor:
         """Map the layer's input and what attention found, ``[..., hidden]``, to its output."""
         x = self.out_norm(x + self.out(found))
         states: Tensor = self.down_norm(x + self.down(self.activation(self.up(x))))
         return states
+
+
+def attend(qkv: Tensor, bias: Tensor | None, heads: int, first: bool) -> Tensor:  # noqa: FBT001
+    """Let tokens look at each other, or only the ``first`` at all (arXiv 1706.03762).
+
+    Args:
+        qkv: ``[batch, seq, 3 * hidden]``, queries, keys and values.
+        bias: added to the scores, see ``Layer``.
+        heads: of attention.
+        first: whether only the first token asks.
+
+    Returns:
+        ``[batch, seq or 1, hidden]``.
+
+    """
+    q, k, v = qkv.view(*qkv.shape[:2], 3, heads, -1).permute(2, 0, 3, 1, 4)
+    if first:
+        q, bias = q[:, :, :1], None if bias is None else bias[:, :, :1]
+    found = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    return found.transpose(1, 2).flatten(2)
 
 
 def _has(model: nn.Module, path: str) -> bool:
