@@ -132,10 +132,14 @@ def equal(answer: dict[str, Any], known: np.ndarray) -> bool:
 
 
 def is_error(value: object) -> bool:
-    """Tell whether ``value`` is ``{"code", "message"}``, perhaps with more."""
+    """Tell whether ``value`` is ``{"code", "message"}``, perhaps with more.
+
+    TorchServe leaves out the message of an error of Java that has none, and names its type.
+    """
     if not isinstance(value, dict):
         return False
-    return isinstance(value.get("code"), int) and isinstance(value.get("message"), str)
+    said = value.get("message", value.get("type"))
+    return isinstance(value.get("code"), int) and isinstance(said, str)
 
 
 def _value(body: bytes) -> object:
