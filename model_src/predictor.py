@@ -89,7 +89,9 @@ def batches(lengths: list[int], most: int, *, pads: bool = True) -> Iterator[lis
     for i in sorted(range(len(lengths)), key=lengths.__getitem__):
         length, count = lengths[i], len(batch)
         padding = count * length - ids if pads else 0
-        if batch and (count == most or ids + padding + length > _IDS or padding > _PADDING):
+        # A head of convolutions pads the states all the same.
+        large = ids + padding + length > _IDS or (count + 1) * length > 4 * _IDS
+        if batch and (count == most or large or padding > _PADDING):
             yield batch
             batch, ids, padding = [], 0, 0
         batch.append(i)

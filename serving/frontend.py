@@ -68,7 +68,7 @@ FORMS = Change(
         ("org/pytorch/serve/http/BadRequestException", "java/lang/IndexOutOfBoundsException"),
         ("FORBIDDEN", "BAD_REQUEST"),
         # It calls itself for each part within a part, thousands of which go into one body: too
-        # large. What lacks memory is a 500 instead of a 507.
+        # large. What lacks memory is a 500 instead of a 507, or a closed connection.
         ("java/lang/OutOfMemoryError", "java/lang/StackOverflowError"),
         ("INSUFFICIENT_STORAGE", "REQUEST_ENTITY_TOO_LARGE"),
     ),

@@ -138,14 +138,15 @@ def test_a_file_that_is_no_model_is_refused(tiny: Models, tmp_path: Path, name: 
 @pytest.mark.parametrize(
     "name", ["onnx", "onnx-int8", "openvino", "openvino-bf16", "openvino-int8"]
 )
-def test_only_onnx_runtime_is_given_its_own_attention(tiny: Models, name: str) -> None:
+def test_only_int8_of_onnx_runtime_is_given_its_own_attention(tiny: Models, name: str) -> None:
     """One operation for each layer, which is what makes the graph faster there."""
     if name not in INSTALLED:
         pytest.skip(f"the format {name} needs {' and '.join(missing(name, to_export=True))}")
     import onnx
 
-    own = name.startswith("onnx")
-    for pair in (pair for pair in PAIRS if pair[0] in {"bert", "mpnet"}):
+    own = name == "onnx-int8"
+    made = [pair for pair in PAIRS if f"{'-'.join(pair)}-{name}" in EXPORTS]
+    for pair in (pair for pair in made if pair[0] in {"bert", "mpnet"}):
         folder = tiny.exports[f"{'-'.join(pair)}-{name}"]
         graph = onnx.load(folder / FORMATS[name].file).graph
         count = [node.op_type for node in graph.node].count("MultiHeadAttention")
@@ -153,7 +154,20 @@ def test_only_onnx_runtime_is_given_its_own_attention(tiny: Models, name: str) -
         assert count == (layers if own else 0)
 
 
-@pytest.mark.parametrize("name", ["bert-cls", "glove-cnn"])
+@pytest.mark.parametrize("name", ["bert-cls", "albert-cls", "glove-cnn"])
+def test_onnx_runtime_computes_all_products_but_the_last_in_int8(tiny: Models, name: str) -> None:
+    """Those of layers that share their weights too."""
+    if "onnx-int8" not in INSTALLED:
+        pytest.skip("the format onnx-int8 needs onnx and onnxruntime")
+    import onnx
+
+    graph = onnx.load(tiny.exports[f"{name}-onnx-int8"] / FORMATS["onnx-int8"].file).graph
+    kinds = [node.op_type for node in graph.node]
+    assert kinds.count("MatMulInteger") >= (8 if name != "glove-cnn" else 1)
+    assert kinds.count("MatMul") + kinds.count("Gemm") == 1
+
+
+@pytest.mark.parametrize("name", ["bert-cls", "albert-cls", "glove-cnn"])
 def test_openvino_holds_int8_weights_of_all_products_but_the_last(tiny: Models, name: str) -> None:
     if "openvino-int8" not in INSTALLED:
         pytest.skip("the format openvino-int8 needs onnx and openvino")
@@ -171,10 +185,12 @@ def test_openvino_holds_int8_weights_of_all_products_but_the_last(tiny: Models, 
         for out in n.output
     }
     assert rounded and fp32 <= {"logits"}
+    assert not any(node.op_type == "Identity" for node in graph.node)  # before a shared weight
+    uses = [node for node in graph.node if node.op_type == "MatMul" and node.input[1] in rounded]
     ops = Core().compile_model(path, "CPU").get_runtime_model().get_ops()
     held = [op for op in ops if op.get_rt_info()["runtimePrecision"].astype(str) == "i8"]
     products = [op for op in held if op.get_rt_info()["layerType"].astype(str) == "FullyConnected"]
-    assert len(products) == len(rounded)
+    assert len(products) == len(uses)
 
 
 def test_openvino_computes_in_int8_on_cpus_with_vnni_alone(

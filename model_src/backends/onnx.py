@@ -20,6 +20,8 @@ from model_src.lean import CONVOLUTIONS, lean
 from model_src.lean.transformer import Layer
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
+
     from model_src.bundle import Bundle
 
 _DYNAMIC = {name: {0: "batch", 1: "seq"} for name in ("ids", "mask")}
@@ -31,7 +33,7 @@ def export(model: Classifier, path: Path) -> None:
     Convolutions stay what they are: in fp32 the runtime's own lose to products with one narrow
     input only, and win with all others.
     """
-    write(_fused(lean(model, keep=CONVOLUTIONS)), path)
+    write(lean(model, keep=CONVOLUTIONS), path)
 
 
 def export_int8(model: Classifier, path: Path) -> None:
@@ -40,25 +42,22 @@ def export_int8(model: Classifier, path: Path) -> None:
     Convolutions become products, since ONNX Runtime's own are 3 to 4 times slower in int8 than in
     fp32.
     """
-    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
-    with tempfile.TemporaryDirectory(prefix="iclassifier-") as scratch, warnings.catch_warnings():
+    made = to_quantize(_fused(lean(model, padded=False)))
+    # Its fusions are those of our lean graph; without the mark it logs advice to run them.
+    add_pre_process_metadata(made)
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        fp32 = Path(scratch) / "fp32.onnx"
-        write(_fused(lean(model, padded=False)), fp32)
-        graph = onnx.load(fp32)
-        # Its fusions are those of our lean graph; without the mark it logs advice to run them.
-        add_pre_process_metadata(graph)
         quantize_dynamic(
-            graph,
+            made,
             path,
             op_types_to_quantize=["MatMul"],
             # The last layer is small: rounding it costs time, and answers their last digits. It is
             # renamed, as a product and a sum, before the names are looked at.
             nodes_to_exclude=[
-                f"{node.name}_MatMul" for node in graph.graph.node if "logits" in node.output
+                f"{node.name}_MatMul" for node in made.graph.node if "logits" in node.output
             ],
             per_channel=True,
             weight_type=QuantType.QInt8,
@@ -81,6 +80,32 @@ def write(model: nn.Module, path: Path) -> None:
         )
 
 
+def to_quantize(model: nn.Module) -> "ModelProto":
+    """Return the graph of ``model``, in which every product reads its weight itself.
+
+    The exporter lets only the first of the layers that share a weight do so, as all of ALBERT's.
+    """
+    import onnx
+
+    with tempfile.TemporaryDirectory(prefix="iclassifier-") as scratch:
+        file = Path(scratch) / "fp32.onnx"
+        write(model, file)
+        made = onnx.load(file)
+    graph = made.graph
+    weights = {tensor.name for tensor in graph.initializer}
+    same = {
+        node.output[0]: node.input[0]
+        for node in graph.node
+        if node.op_type == "Identity" and node.input[0] in weights
+    }
+    kept = [node for node in graph.node if node.output[0] not in same]
+    for node in kept:
+        node.input[:] = [same.get(name, name) for name in node.input]
+    del graph.node[:]
+    graph.node.extend(kept)
+    return made
+
+
 def _fused(model: nn.Module) -> nn.Module:
     """Let the runtime's own operation compute attention: a sixth less time in int8 (MiniLM)."""
     for part in model.modules():
@@ -94,8 +119,6 @@ def _attend(qkv: Tensor, bias: Tensor | None, heads: int, first: bool) -> Tensor
     q, k, v = qkv.chunk(3, dim=-1)
     if first:
         q, bias = q[:, :1], None if bias is None else bias[:, :, :1]
-    elif bias is not None:
-        bias = bias.expand(-1, -1, qkv.shape[1], -1)
     found: Tensor = _Attention.apply(q, k, v, bias, heads)
     return found
 
@@ -119,7 +142,7 @@ class _Attention(torch.autograd.Function):
     def symbolic(g: Any, q: Any, k: Any, v: Any, bias: Any, heads: int) -> Any:  # noqa: ANN401
         """Return the node; of its inputs only some come with a bias."""
         inputs = [q, k, v]
-        if bias is not None and not bias.node().mustBeNone():
+        if bias is not None:
             none = g.op("prim::Constant")
             none.setType(torch._C.OptionalType.ofTensor())
             inputs += [none, none, bias]  # neither a bias of q, k and v nor a mask of keys

@@ -1,6 +1,5 @@
 """OpenVINO: reads an ONNX graph itself and runs it in fp32 or with its products in bf16 or int8."""
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor
 
 from model_src.backends.common import Backend, by_length, cpu_has, one_by_one
-from model_src.backends.onnx import write
+from model_src.backends.onnx import to_quantize, write
 from model_src.classifier import Classifier
 from model_src.encoders.densenet import DenseNet
 from model_src.encoders.dsa import DynamicSelfAttention
@@ -44,12 +43,9 @@ def export_int8(model: Classifier, path: Path) -> None:
     """
     import onnx
 
-    with tempfile.TemporaryDirectory(prefix="iclassifier-") as scratch:
-        fp32 = Path(scratch) / "fp32.onnx"
-        write(lean(model), fp32)
-        proto = onnx.load(fp32)
-    _round_weights(proto.graph)
-    onnx.save(proto, path)
+    made = to_quantize(lean(model))
+    _round_weights(made.graph)
+    onnx.save(made, path)
 
 
 def _round_weights(graph: "GraphProto") -> None:
