@@ -209,6 +209,7 @@ def test_what_the_time_does_not_suffice_for_gets_a_503() -> None:
         ([10_000] * 3, 512, [1, 1, 1]),  # of 512 tokens each
         ([10_000] * 40, 40, [12, 12, 12, 4]),
         ([20] * 10 + [10_000] * 2, 512, [10, 1, 1]),
+        ([20] * 10 + [600], 512, [11]),  # a long one makes none of the others longer
         ([10_000], 5000, [1]),
         ([], 512, []),
     ],

@@ -12,7 +12,7 @@ from model_src.backends.common import Backend
 from model_src.backends.torchscript import freeze, script
 from model_src.classifier import Classifier
 from model_src.interfaces import Embedding
-from model_src.lean.convolutions import LeanConvolutions, LeanDenseNet, LeanDsa
+from model_src.lean.convolutions import LeanConvolutions
 from model_src.lean.transformer import Layer, LeanTransformer
 
 
@@ -25,7 +25,7 @@ def packed(model: Classifier) -> Backend | None:
         return None
     model.embedding = PackedTransformer(model.embedding)
     for part in model.encoder.modules():
-        if isinstance(part, LeanConvolutions | LeanDenseNet | LeanDsa):
+        if isinstance(part, LeanConvolutions):  # the one such head of transformers
             part.padded = True  # states come back with padding, if only for these
     return freeze(model)
 
