@@ -5,6 +5,9 @@ sentence ends; only attention does. It takes neighbours of one length together, 
 sorts them.
 """
 
+import functools
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -37,7 +40,6 @@ class PackedTransformer(Embedding):
         """Share the layers of ``whole``."""
         super().__init__()
         self.whole, self.hidden_size = whole, whole.hidden_size
-        self.attend = script(_attend)
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Map ids and mask ``[batch, seq]`` to ``[batch, seq or 1, hidden]``, 0 at the padding."""
@@ -66,8 +68,14 @@ class PackedTransformer(Embedding):
         """Map ``[tokens, hidden]`` to the same, or to those at ``firsts`` only."""
         if not isinstance(layer, Layer):
             raise TypeError(type(layer))
-        found = self.attend(layer.qkv(x), lengths, bias, layer.heads, firsts is not None)
+        found = _scripted()(layer.qkv(x), lengths, bias, layer.heads, firsts is not None)
         return layer.finish(x if firsts is None else x[firsts], found)
+
+
+@functools.cache
+def _scripted() -> Callable[..., Tensor]:
+    """Return ``_attend`` compiled, once and only where a model needs it."""
+    return script(_attend)
 
 
 def _attend(qkv: Tensor, lengths: Tensor, bias: Tensor | None, heads: int, first: bool) -> Tensor:  # noqa: FBT001 - TorchScript
