@@ -313,10 +313,8 @@ def registered(found: Server, url: str) -> int:
     return requests.post(address, params=params, headers=headers, timeout=20).status_code
 
 
-def test_stop_under_load_answers_everything_that_was_sent_before(
-    run_dir: Path,
-) -> None:
-    found = live(run_dir)
+def test_stop_under_load_answers_everything_that_was_sent_before(run_dir: Path) -> None:
+    found = deploy.rotate(run_dir)  # tokens live for seconds here, and the one below is read once
     headers = {"Authorization": f"Bearer {key(found)[0]}"}
 
     def ask(text: str = TEXTS[0]) -> object:
