@@ -87,6 +87,14 @@ ROWS["glove-cnn-taught"] = replace(
     teacher="mpnet-cls",
     more={"sst2": "--distill_copies 1 --epoch 5"},
 )
+for _config in ("densenet-cnn", "densenet-dsa"):
+    ROWS[f"{_config}-taught"] = replace(
+        ROWS[_config],
+        title=f"{ROWS[_config].title}, taught by MPNet",
+        options=f"{_100D} --distill_copies 1",
+        teacher="mpnet-cls",
+        more={"snips": "--epoch 8", "sst2": "--epoch 3"},
+    )
 
 
 def run(data_dir: Path, folders: Folders, rows: dict[str, Row], only: list[str], say: Say) -> Path:
