@@ -24,8 +24,10 @@ _WRONG, _LONGEST = 5, 20_000
 # The control leaks so many bytes every so many requests, which are some 35 MB an hour of a worker,
 # and is watched for a share of the minutes.
 _LEAK, _SHORT_LEAK, _SHARE = (16_384, 44), (1_048_576, 1), 0.5
-# A share of the time is warm-up.
+# A share of the time is warm-up; before it so many clients fill the batches with so many requests,
+# so that the largest a worker ever holds at once is behind it.
 _WARM, _SAMPLES = 0.25, 600
+_CROWD, _CROWDED = 16, (2_000, 200)
 # MB an hour that memory may grow, and how well that must be known: one step of memory in few
 # minutes may be a leak or not, which more minutes tell. In seconds no more can be told than that
 # it is not the control's leak.
@@ -79,7 +81,8 @@ def soak(scene: Scene) -> Outcome:
         passed=steady and caught and alive and right,
         numbers=numbers,
         said=f"{_RATE} requests a second of 1 to {max(_SIZES)} sentences and {_WRONG} malformed "
-        f"ones; the first {_WARM:.0%} of the time is warm-up. A worker's own memory may grow by "
+        f"ones, after {_CROWDED[scene.short]:,} requests of {_CROWD} clients without a pause; the "
+        f"first {_WARM:.0%} of the time is warm-up. A worker's own memory may grow by "
         f"{most:g} MB an hour within the 95 % interval of the fit, which must be known to ± "
         f"{unsure:g}. The control keeps {size // 1024} KB of one in {every} requests and must "
         "be found out." + "".join(f" {each}." for each in wrong[:5]),
@@ -94,6 +97,9 @@ def _watched(scene: Scene, found: Server, minutes: float) -> tuple[_Samples, Tal
 
     """
     seconds, samples = 60 * minutes, _Samples()
+    most = _CROWDED[scene.short]
+    with scene.traffic(found, clients=_CROWD, most=most, sizes=_SIZES, attempts=1) as crowd:
+        crowd.wait(seconds)
     began = time.monotonic()
     with (
         scene.traffic(found, clients=_CLIENTS, rate=_RATE, sizes=_SIZES, attempts=1) as traffic,
@@ -104,7 +110,7 @@ def _watched(scene: Scene, found: Server, minutes: float) -> tuple[_Samples, Tal
                 for pid in workers(found):
                     samples.setdefault(pid, []).append((passed / 3600, memory(pid)))
             time.sleep(max(0.1, seconds / _SAMPLES))
-    return samples, scene.judge(traffic.records), wrong
+    return samples, scene.judge(crowd.records + traffic.records), wrong
 
 
 def _fit(samples: list[tuple[float, dict[str, float]]], field: str) -> Fit:
