@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from model_src.backends import FORMATS, eager, require
 from model_src.backends.common import Backend
 from model_src.bundle import EXPORT, Bundle
+from model_src.classifier import family_of
 from model_src.decode import Prediction, decode
 from model_src.errors import BundleError, nearest
 from model_src.files import read_json
@@ -18,8 +19,8 @@ from model_src.tokenizer import pad_batch
 
 # A batch is closed where one more sentence would take it past this many ids, padding included (up
 # to there what a layer makes stays in the cache: 1,024 ids take five times as long as 512), or cost
-# more padding than this, which takes about as long as another call of the model. Formats of reduced
-# precision compute no padding (``by_length``).
+# more padding than this, which takes about as long as another call of the model. Some formats
+# compute no padding (``Format.pads``).
 _IDS, _PADDING = 512, 32
 
 
@@ -58,7 +59,7 @@ class Predictor:
         """Load the format ``name`` of an export directory, whatever its manifest says."""
         entry = FORMATS[name]
         backend = entry.load(bundle, bundle.folder / entry.file)
-        return cls(bundle, backend, pads=entry.exact)
+        return cls(bundle, backend, pads=entry.pads(family_of(bundle.config)))
 
     def predict(self, texts: list[str], batch_size: int = 32) -> list[Prediction]:
         """Answer ``texts`` in their order; at most ``batch_size`` of like length share a batch."""

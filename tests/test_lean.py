@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.profiler import ProfilerActivity, profile
 
-from model_src.backends import FORMATS, eager, int8, torchscript
+from model_src.backends import FORMATS, eager, int8, jit, torchscript
 from model_src.backends.common import Backend
 from model_src.backends.packed import packed
 from model_src.bundle import Bundle
@@ -78,7 +78,7 @@ def test_the_lean_form_gives_equal_probabilities(
     forms = [lean(model, keep=keep, padded=padded) for keep in kept]
     for keep, form in zip(kept, forms, strict=True):
         assert {type(part) for part in form.modules()} & set(LEAN) == set(keep)
-    hold_equal(model, bundle, [*forms, torchscript.freeze(forms[0])], padded=padded)
+    hold_equal(model, bundle, [*forms, jit.freeze(forms[0])], padded=padded)
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids="-".join)
@@ -87,10 +87,10 @@ def test_sentences_packed_without_padding_have_equal_probabilities(
     tiny: Models, pair: tuple[str, str]
 ) -> None:
     model, bundle = trained(tiny, pair)
-    graph = packed(lean(model, padded=False))
-    assert (graph is None) == (pair[0] in {"glove", "bart"})
-    if graph:
-        hold_equal(model, bundle, [graph], padded=True)
+    form = packed(lean(model, padded=False))
+    assert (form is None) == (pair[0] == "bart")
+    if form:
+        hold_equal(model, bundle, [form, jit.freeze(form)], padded=True)
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN")

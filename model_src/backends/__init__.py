@@ -13,6 +13,7 @@ from model_src.backends import bf16, cuda, int8, onnx, openvino, pt2, torchscrip
 from model_src.backends.common import Backend
 from model_src.bundle import Bundle
 from model_src.classifier import Classifier
+from model_src.embeddings import Family
 from model_src.errors import PackageError
 
 
@@ -37,6 +38,12 @@ class Format:
     export_needs: tuple[str, ...] = ()
     export_tools: tuple[str, ...] = ()
     gpu: bool = False
+    # families, by their handler, whose batches it computes without padding although it is exact
+    packs: tuple[str, ...] = ()
+
+    def pads(self, family: Family) -> bool:
+        """Tell whether the padding of a batch is computed; never in reduced precision."""
+        return self.exact and family.handler not in self.packs
 
 
 FORMATS = {
@@ -47,6 +54,7 @@ FORMATS = {
         "frozen TorchScript graph, fp32",
         exact=True,
         depends=1,
+        packs=("glove",),
     ),
     "int8": Format(
         "model.int8.safetensors",

@@ -21,7 +21,8 @@ from model_src.backends.common import (
     steady,
     tensors_of,
 )
-from model_src.backends.torchscript import freeze
+from model_src.backends.jit import freeze
+from model_src.backends.packed import packed
 from model_src.classifier import Classifier
 from model_src.lean import lean
 
@@ -59,7 +60,10 @@ def load(bundle: "Bundle", path: Path) -> Backend:
         if isinstance(module, _HALVED):
             module.register_forward_pre_hook(_to_bf16)
             module.register_forward_hook(_to_fp32)
-    return (by_length if together else one_by_one)(freeze(model))
+    if not together:
+        return one_by_one(freeze(model))
+    alone, mixed = freeze(model), packed(model)
+    return by_length(alone, mixed and freeze(mixed))
 
 
 def _to_bf16(_: nn.Module, inputs: tuple[object, ...]) -> tuple[object, ...]:

@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from model_src.backends.common import Backend, by_length, cpu_has, fill, skeleton, tensors_of
+from model_src.backends.jit import freeze
 from model_src.backends.packed import packed
-from model_src.backends.torchscript import freeze
 from model_src.classifier import Classifier
 from model_src.errors import BundleError
 from model_src.lean import lean
@@ -66,7 +66,8 @@ def load(bundle: "Bundle", path: Path) -> Backend:
             bias = tensors.pop(f"{name}.bias", None)
             model.set_submodule(name, _Int8Linear(weight, scale, bias, top))
     fill(model, tensors)
-    return by_length(freeze(model), packed(model))
+    alone, mixed = freeze(model), packed(model)
+    return by_length(alone, mixed and freeze(mixed))
 
 
 def _recipe(model: nn.Module) -> dict[str, Any]:

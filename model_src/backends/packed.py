@@ -1,36 +1,60 @@
-"""A transformer over sentences of several lengths, token after token and without padding.
+"""Sentences of several lengths, token after token and without padding.
 
 Linear layers, norms and activations work token by token, so that they need not know where a
-sentence ends; only attention does. It takes neighbours of one length together, and ``Predictor``
-sorts them.
+sentence ends; only attention, windows of words and the maximum of a filter do. Attention takes
+neighbours of one length together, and ``Predictor`` sorts them.
 """
-
-import functools
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from model_src.backends.common import Backend
-from model_src.backends.torchscript import freeze, script
+from model_src.backends.jit import script
 from model_src.classifier import Classifier
+from model_src.embeddings.glove import GloveEmbedding
 from model_src.interfaces import Embedding
-from model_src.lean.convolutions import LeanConvolutions
+from model_src.lean.convolutions import LeanConvolutions, LeanDsa, Windows, refine
 from model_src.lean.transformer import Layer, LeanTransformer
 
 
-def packed(model: Classifier) -> Backend | None:
-    """Return the graph of ``model`` for sentences of several lengths, None where there is none.
+def packed(model: Classifier) -> Classifier | None:
+    """Turn ``model``, in its lean form, into one that takes sentences of several lengths.
 
-    There is one of transformers in their lean form. It is made of ``model`` itself, which changes.
+    Returns:
+        ``model``, or None for BART, which has no such form.
+
     """
-    if not isinstance(model.embedding, LeanTransformer):
+    embedding = model.embedding
+    if isinstance(embedding, LeanTransformer):
+        model.embedding = PackedTransformer(embedding)
+        for part in model.encoder.modules():
+            if isinstance(part, LeanConvolutions):  # the one such head of transformers
+                part.padded = True  # states come back with padding, if only for these
+        return model
+    if not isinstance(embedding, GloveEmbedding):
         return None
-    model.embedding = PackedTransformer(model.embedding)
+    model.embedding = PackedWords(embedding)
     for part in model.encoder.modules():
-        if isinstance(part, LeanConvolutions):  # the one such head of transformers
-            part.padded = True  # states come back with padding, if only for these
-    return freeze(model)
+        if isinstance(part, Windows):
+            part.slide = script(_slide)
+        elif isinstance(part, LeanConvolutions):
+            part.most = script(_most)
+        elif isinstance(part, LeanDsa):
+            part.refine = script(_refine)
+    return model
+
+
+class PackedWords(Embedding):
+    """Word vectors of sentences one after another."""
+
+    def __init__(self, whole: GloveEmbedding) -> None:
+        """Share the table of ``whole``."""
+        super().__init__()
+        self.whole, self.hidden_size = whole, whole.hidden_size
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Map ids and mask ``[batch, seq]`` to ``[tokens, hidden]``."""
+        vectors: Tensor = self.whole(script(_real)(ids, mask), mask)
+        return vectors
 
 
 class PackedTransformer(Embedding):
@@ -68,14 +92,9 @@ class PackedTransformer(Embedding):
         """Map ``[tokens, hidden]`` to the same, or to those at ``firsts`` only."""
         if not isinstance(layer, Layer):
             raise TypeError(type(layer))
-        found = _scripted()(layer.qkv(x), lengths, bias, layer.heads, firsts is not None)
+        attend = script(_attend)
+        found = attend(layer.qkv(x), lengths, bias, layer.heads, firsts is not None)
         return layer.finish(x if firsts is None else x[firsts], found)
-
-
-@functools.cache
-def _scripted() -> Callable[..., Tensor]:
-    """Return ``_attend`` compiled, once and only where a model needs it."""
-    return script(_attend)
 
 
 def _attend(qkv: Tensor, lengths: Tensor, bias: Tensor | None, heads: int, first: bool) -> Tensor:  # noqa: FBT001 - TorchScript
@@ -111,5 +130,53 @@ def _attend(qkv: Tensor, lengths: Tensor, bias: Tensor | None, heads: int, first
                 near = near[:, :, :1]
         found = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=near)
         parts.append(found.transpose(1, 2).flatten(2).flatten(0, 1))
+        start, i = end, i + count
+    return torch.cat(parts)
+
+
+def _real(ids: Tensor, mask: Tensor) -> Tensor:
+    """Return the ids ``[tokens]`` that ``mask`` does not hide."""
+    return ids.flatten() if bool(mask.all()) else ids[mask]
+
+
+def _slide(x: Tensor, mask: Tensor, before: int, after: int) -> Tensor:
+    """Do what ``slide`` of the lean forms does for ``[tokens, in]``."""
+    tokens, width = x.shape
+    size = (before + 1 + after) * width
+    if len(mask) == 1:
+        return torch.constant_pad_nd(x, [0, 0, before, after]).flatten().unfold(0, size, width)
+    # Between two sentences lie the zeros that both of them see.
+    gap = max(before, after)
+    places = torch.arange(tokens) + gap * (1 + torch.repeat_interleave(mask.sum(dim=1)))
+    apart = torch.zeros([tokens + gap * (len(mask) + 1), width], dtype=x.dtype)
+    apart.index_copy_(0, places, x)
+    return apart.flatten().unfold(0, size, width).index_select(0, places - before)
+
+
+def _most(features: Tensor, mask: Tensor) -> Tensor:
+    """Map features ``[tokens, filters]`` to the largest of each sentence ``[batch, filters]``."""
+    sizes: list[int] = mask.sum(dim=1).tolist()
+    return torch.stack([part.amax(dim=0) for part in features.split(sizes)])
+
+
+def _refine(
+    projected: Tensor,
+    mask: Tensor,
+    attentions: int,
+    iterations: int,
+    padded: bool,  # noqa: FBT001 - TorchScript
+) -> Tensor:
+    """Do what ``refine`` of the lean forms does for ``[tokens, attentions * size]``."""
+    sizes: list[int] = mask.sum(dim=1).tolist()
+    parts: list[Tensor] = []
+    start, i = 0, 0
+    while i < len(sizes):
+        length, count = sizes[i], 1
+        while i + count < len(sizes) and sizes[i + count] == length:
+            count += 1
+        end = start + count * length
+        equal = torch.ones([count, length], dtype=torch.bool)
+        same = projected[start:end].view(count, length, -1)
+        parts.append(refine(same, equal, attentions, iterations, padded))
         start, i = end, i + count
     return torch.cat(parts)

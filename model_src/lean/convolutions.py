@@ -1,6 +1,10 @@
-"""The encoders of word vectors in products of matrices, which runtimes do best and can quantize."""
+"""The encoders of word vectors in products of matrices, which runtimes do best and can quantize.
 
-from collections.abc import Sequence
+What depends on where a sentence ends is a function of its own in each part: ``backends.packed``
+puts others there, for sentences that lie one after another.
+"""
+
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -32,12 +36,12 @@ class Windows(nn.Module):
             rows.append(weight.transpose(1, 2).flatten(1))
             biases.append(convolution.bias)
         self.linear = linear(torch.cat(rows), torch.cat(biases))
+        self.slide: Callable[[Tensor, Tensor, int, int], Tensor] = slide
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``[batch, seq, in]`` to ``[batch, seq, filters]``."""
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Map ``[..., in]`` to ``[..., filters]``; see ``slide``."""
         if self.before or self.after:
-            x = functional.pad(x, (0, 0, self.before, self.after))
-            x = _windows(x, self.before + 1 + self.after)
+            x = self.slide(x, mask, self.before, self.after)
         features: Tensor = self.linear(x)
         return features
 
@@ -49,13 +53,14 @@ class LeanConvolutions(nn.Module):
         """Take the weights of ``module``; see ``lean`` for ``padded``."""
         super().__init__()
         self.windows, self.padded = Windows(list(module.convolutions)), padded
+        self.most: Callable[[Tensor, Tensor], Tensor] = most
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Map hidden ``[batch, seq, in]`` and mask ``[batch, seq]`` to ``[batch, out]``."""
         real = _real(mask, hidden.dtype) if self.padded else None
-        features = _hide(self.windows(_hide(hidden, real)), real)
+        features = _hide(self.windows(_hide(hidden, real), mask), real)
         # relu after the maximum, where there is less to do; hidden positions have 0
-        return torch.relu(features.amax(dim=1))
+        return torch.relu(self.most(features, mask))
 
 
 class LeanDenseNet(nn.Module):
@@ -78,13 +83,14 @@ class LeanDenseNet(nn.Module):
         x = _hide(hidden, real)
         lasts = [x]
         more = self.depth - 1
-        starts = _hide(self.activation(self.first(x)), real).chunk(self.columns, dim=2)
+        starts = _hide(self.activation(self.first(x, mask)), real).chunk(self.columns, dim=-1)
         for column, start in enumerate(starts):
             found = [start]
             for windows in self.rest[column * more : (column + 1) * more]:
-                found.append(_hide(self.activation(windows(torch.cat(found, dim=2))), real))
+                features = windows(torch.cat(found, dim=-1), mask)
+                found.append(_hide(self.activation(features), real))
             lasts.append(found[-1])
-        return torch.relu(self.join(torch.cat(lasts, dim=2)))
+        return torch.relu(self.join(torch.cat(lasts, dim=-1), mask))
 
 
 class LeanDsa(nn.Module):
@@ -95,22 +101,72 @@ class LeanDsa(nn.Module):
         super().__init__()
         self.padded = padded
         self.project, self.iterations = module.project, module.iterations
-        self.shape = module.attentions, module.size
+        self.attentions = module.attentions
+        self.refine: Callable[[Tensor, Tensor, int, int, bool], Tensor] = refine
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Map hidden ``[batch, seq, in]`` and mask ``[batch, seq]`` to ``[batch, out]``."""
         projected = functional.leaky_relu(self.project(hidden))
-        # As [batch, attentions, seq, size], copied: views have other kernels alone than in a batch.
-        x = projected.view(*projected.shape[:2], *self.shape).transpose(1, 2).contiguous()
-        hide = torch.zeros_like(mask, dtype=x.dtype)
-        if self.padded:
-            hide = hide.masked_fill(~mask, float("-inf"))
-        scores = hide[:, None, None, :]  # [batch, attentions, 1, seq], before softmax
+        return self.refine(projected, mask, self.attentions, self.iterations, self.padded)
+
+
+def slide(x: Tensor, mask: Tensor, before: int, after: int) -> Tensor:
+    """Return the window of each token, with zeros past both ends of the sentence.
+
+    Args:
+        x: ``[batch, seq, in]``.
+        mask: ``[batch, seq]``; what it hides is 0 already, or there is none such.
+        before: tokens of a window before its own.
+        after: tokens after it.
+
+    Returns:
+        ``[batch, seq, (before + 1 + after) * in]``.
+
+    """
+    span = before + 1 + after
+    x = functional.pad(x, (0, 0, before, after))
+    if torch.onnx.is_in_onnx_export():  # ONNX has no views of overlapping windows
+        return torch.cat([x[:, i : i + 1 - span or None] for i in range(span)], dim=2)
+    return x.flatten(1).unfold(1, span * x.shape[2], x.shape[2])
+
+
+def most(features: Tensor, mask: Tensor) -> Tensor:
+    """Map features ``[batch, seq, filters]``, 0 where ``mask`` hides, to ``[batch, filters]``."""
+    return features.amax(dim=1)
+
+
+def refine(
+    projected: Tensor,
+    mask: Tensor,
+    attentions: int,
+    iterations: int,
+    padded: bool,  # noqa: FBT001 - TorchScript
+) -> Tensor:
+    """Return what each attention has gathered at last (arXiv 1808.07383, 3.1).
+
+    Args:
+        projected: ``[batch, seq, attentions * size]``.
+        mask: ``[batch, seq]``.
+        attentions: side by side.
+        iterations: of each.
+        padded: whether the mask hides anything.
+
+    Returns:
+        ``[batch, attentions * size]``.
+
+    """
+    batch, seq = mask.shape
+    # As [batch, attentions, seq, size], copied: views have other kernels alone than in a batch.
+    x = projected.view(batch, seq, attentions, -1).transpose(1, 2).contiguous()
+    hide = torch.zeros_like(mask, dtype=x.dtype)
+    if padded:
+        hide = hide.masked_fill(~mask, float("-inf"))
+    scores = hide[:, None, None, :]  # [batch, attentions, 1, seq], before softmax
+    z = torch.tanh(scores.softmax(dim=3) @ x)
+    for _ in range(iterations - 1):
+        scores = scores + z @ x.transpose(2, 3)
         z = torch.tanh(scores.softmax(dim=3) @ x)
-        for _ in range(self.iterations - 1):
-            scores = scores + z @ x.transpose(2, 3)
-            z = torch.tanh(scores.softmax(dim=3) @ x)
-        return z.flatten(1)
+    return z.flatten(1)
 
 
 def _real(mask: Tensor, dtype: torch.dtype) -> Tensor:
@@ -121,13 +177,6 @@ def _real(mask: Tensor, dtype: torch.dtype) -> Tensor:
 def _hide(x: Tensor, real: Tensor | None) -> Tensor:
     """Set positions of ``[batch, seq, any]`` that are not ``real`` to zeros."""
     return x if real is None else x * real
-
-
-def _windows(x: Tensor, span: int) -> Tensor:
-    """Map ``[batch, seq + span - 1, in]`` to ``[batch, seq, span * in]``."""
-    if torch.onnx.is_in_onnx_export():  # ONNX has no views of overlapping windows
-        return torch.cat([x[:, i : i + 1 - span or None] for i in range(span)], dim=2)
-    return x.flatten(1).unfold(1, span * x.shape[2], x.shape[2])
 
 
 def linear(weight: Tensor, bias: Tensor) -> nn.Linear:
