@@ -19,6 +19,7 @@ def describe() -> str:
     gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     parts = [
         f"{os.cpu_count()} cores {names.get('model name', platform.processor())}",
+        *_generation(names),
         *wide,
         f"{gigabytes:.0f} GiB",
         f"torch {torch.__version__}",
@@ -27,6 +28,12 @@ def describe() -> str:
     if torch.cuda.is_available():
         parts.append(torch.cuda.get_device_name())
     return ", ".join(parts)
+
+
+def _generation(names: dict[str, str]) -> list[str]:
+    """Return what tells processors of one name apart: virtual ones all have the same."""
+    known = [f"{key} {names[key]}" for key in ("cpu family", "model") if key in names]
+    return [" ".join(known)] if known else []
 
 
 def one_thread() -> None:

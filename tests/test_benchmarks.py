@@ -5,7 +5,7 @@ import json
 import shutil
 from pathlib import Path
 
-from benchmarks import accuracy, padded
+from benchmarks import accuracy, machine, padded
 from benchmarks.accuracy import Folders, Row
 from scripts.paste_readme import tables
 from tests.conftest import ROOT
@@ -33,6 +33,7 @@ def test_the_accuracy_table_is_made_once_and_only_its_changed_rows_again(
     mean = 50 * (known["runs"]["tiny-1"]["test"] + known["runs"]["tiny-2"]["test"])
     assert f"| **{mean:.2f}** |" in text
     assert known["runs"]["taught-1"]["command"] in text
+    assert f"- {machine.describe()}: Tiny, Tiny\n" in text
 
     said.clear()
     accuracy.run(data_dir, folders, rows, [], said.append)
