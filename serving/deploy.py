@@ -8,7 +8,8 @@ from model_src.errors import ServerError, nearest
 from serving import golden, launch
 from serving.admin import SETTLE, Admin
 from serving.launch import STORE
-from serving.server import Server, locked, start_keeper
+from serving.lock import locked
+from serving.server import Server, start_keeper
 from serving.store import NAME, Archive, Served, free_version
 
 # Rounds of golden sentences: some to warm up, and enough that no worker is missed.
