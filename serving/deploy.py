@@ -107,10 +107,10 @@ def keep(run_dir: Path) -> Server:
         return server if server.kept else start_keeper(server)
 
 
-def stop(run_dir: Path, seconds: float) -> None:
+def stop(run_dir: Path, seconds: float) -> bool:
     """Stop the server when no other command is changing it; see ``Server.stop``."""
     with locked(run_dir):
-        running(run_dir).stop(seconds)
+        return running(run_dir).stop(seconds)
 
 
 def set_default(run_dir: Path, name: str, version: str) -> Server:

@@ -4,28 +4,25 @@ import contextlib
 import json
 import shutil
 import subprocess
-import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
 from model_src.errors import ServerError
 from model_src.files import atomic_write, read_json
-from serving import launch
-from serving.admin import SETTLE, Admin
+from serving import doors, launch
+from serving.admin import Admin
 from serving.client import read_key
 from serving.launch import STORE
 from serving.lock import locked
 from serving.process import birth, end, end_group, free_ports, is_free
-from serving.store import Archive, Served, find, stub
+from serving.store import Archive, Served, find
 
 ROOT = Path(__file__).resolve().parent.parent
 _STATE, _KEYS, _HEADER = "server.json", "key_file.json", "inference.header"
 _ADDRESSES = ("inference", "management", "metrics", "grpc_inference", "grpc_management")
 # Our own children, kept to be reaped when they end; most servers outlive the program.
 _CHILDREN: dict[int, "subprocess.Popen[bytes]"] = {}
-# No archive can have this version.
-_GATE = "_stopping"
 
 
 @dataclass(frozen=True)
@@ -126,38 +123,20 @@ class Server:
         self.admin.rotate("inference")
         self.write_header()
 
-    def stop(self, seconds: float = 60) -> None:
+    def stop(self, seconds: float = 60) -> bool:
         """Refuse new work, wait up to ``seconds`` for what is in flight, then end all processes.
 
-        An interruption cuts the waiting short.
+        Tells whether all that was in flight is known to be answered. An interruption cuts the
+        waiting short.
         """
+        drained = False
         try:
             with contextlib.suppress(ServerError, OSError):
-                self._close(time.monotonic() + seconds)
+                end(self.keeper, self.keeper_birth)
+                drained = doors.close(self.admin, self.run_dir / STORE, self.served, seconds)
         finally:
             self.end()
-
-    def _close(self, deadline: float) -> None:
-        """Shut one door after the other; whoever was in before is answered.
-
-        TorchServe cannot refuse, but a version without workers answers 503 at once, and that one
-        becomes the default. Who names a version is refused by a key that nobody else can read.
-        """
-        end(self.keeper, self.keeper_birth)
-        admin = self.admin
-        for name in self.models:
-            gate = stub(self.run_dir / STORE, name, _GATE)
-            admin.register(gate)
-            admin.set_default(name, _GATE)
-        self._drain(admin, deadline)
-        admin.rotate("inference")
-        admin.hold()
-        self._drain(admin, deadline)
-
-    def _drain(self, admin: Admin, deadline: float) -> None:
-        time.sleep(SETTLE)
-        for each in self.served:
-            admin.drain(each.name, each.version, max(0.0, deadline - time.monotonic()))
+        return drained
 
     def end(self, *, forget: bool = True) -> None:
         """End Java and every worker at once, and remove what they left in the run folder.

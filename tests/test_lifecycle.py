@@ -1,14 +1,19 @@
 """A real TorchServe that fails to start again, or to be stopped in time."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from chaos import parts
+from chaos.altered import SLOW, with_handler
 from model_src.errors import ServerError
 from serving import launch, server
+from serving.client import Client
 from serving.process import end_group, group
 from serving.server import Options, Server
+from tests.conftest import verb
 
 
 @pytest.fixture(scope="module")
@@ -44,3 +49,25 @@ def test_a_restart_that_fails_leaves_what_the_next_one_brings_back(
         second.end()
     assert Server.read(tmp_path) is None
     assert not (tmp_path / launch.STORE).exists()
+
+
+@pytest.mark.parametrize("seconds", [60, 0.5])
+def test_a_stop_tells_whether_all_that_was_under_way_is_answered(
+    mar: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], seconds: float
+) -> None:
+    slow = with_handler(mar, tmp_path / "slow" / mar.name, SLOW.format(seconds=3))
+    run_dir = tmp_path / "run"
+    found = server.start(slow.parent, [str(slow)], run_dir)
+    client = Client(found.url(parts.NAME), found.key_file, attempts=1)
+    idle = seconds > 3
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(client.predict, "a film")
+        time.sleep(1)
+        said = verb(capsys, "serve", "stop", "--run_dir", run_dir, "--seconds", seconds)
+        if idle:
+            assert asked.result()["scores"]
+        else:
+            assert isinstance(asked.exception(), ServerError)
+    assert said.startswith(f"stopped the server of {run_dir}")
+    assert ("was not known to be idle" in said) is not idle
+    assert not group(found.pid)
