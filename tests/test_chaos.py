@@ -18,6 +18,7 @@ from chaos.scene import FIRST, SECOND, Scene
 from chaos.table import FAULTS
 from chaos.traffic import Traffic
 from model_src.errors import ServerError
+from serving import deploy
 from serving.client import AnswerError
 from serving.process import birth, group
 from serving.server import Server
@@ -52,6 +53,16 @@ def test_a_fault_is_survived(scene: Scene, name: str) -> None:
     assert outcome.passed, outcome
     assert outcome.numbers
     assert outcome.said
+
+
+def test_a_stop_that_only_kills_is_not_survived(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deploy, "stop", lambda run_dir, _: deploy.running(run_dir).end())
+    outcome = survive(FAULTS["stop"], scene)
+    assert not outcome.passed
+    assert outcome.numbers["under_way"] > 0
+    assert outcome.numbers["failed"] > 0
 
 
 def test_every_answer_is_judged_by_its_own_sentence(scene: Scene) -> None:
