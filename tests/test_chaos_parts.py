@@ -5,16 +5,18 @@ import json
 import socketserver
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent import futures
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import grpc
 import numpy as np
 import pytest
 
-from chaos import defaults, nuisances, soak, worker_kill
+from chaos import nuisances, soak, strangers, worker_kill
 from chaos import traffic as traffic_module
 from chaos.parts import Offline, sentence
 from chaos.repeated import repeated
@@ -155,12 +157,55 @@ def test_a_proxy_of_the_environment_does_not_stand_for_the_server(
     for name in ("http_proxy", "HTTP_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     monkeypatch.setenv("no_proxy", "")
-    assert not [*defaults._strangers(found)]
+    assert not [*strangers.over_rest(found)]
     assert len(made.got) == 6
     mar = tmp_path / "good.mar"
     mar.write_bytes(b"archive")
-    assert not [*defaults._addresses(replace(found, run_dir=tmp_path), mar)]
+    assert not [*strangers.addresses(replace(found, run_dir=tmp_path), mar)]
     assert not [*tmp_path.parent.glob("stranger.mar"), *tmp_path.glob("stranger.mar")]
+
+
+def test_a_grpc_port_that_asks_for_no_key_or_the_wrong_one_is_told(
+    listener: tuple[_Listener, Server],
+) -> None:
+    """One port lets everybody in, the other takes the key of the first."""
+
+    def let_in(_: bytes, context: grpc.ServicerContext) -> bytes:
+        return b""
+
+    def mixed_up(_: bytes, context: grpc.ServicerContext) -> bytes:
+        if dict(context.invocation_metadata()).get("authorization") != "Bearer inference key":
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, "")
+        return b""
+
+    ports, servers = {}, []
+    for port, answer in (("inference", let_in), ("management", mixed_up)):
+        made = grpc.server(futures.ThreadPoolExecutor(1))
+        made.add_generic_rpc_handlers((_Every(answer),))
+        ports[f"grpc_{port}"] = made.add_insecure_port("127.0.0.1:0")
+        made.start()
+        servers.append(made)
+    assert [*strangers.over_grpc(replace(listener[1], ports=ports), "any")] == [
+        "gRPC inference with no token: OK",
+        "gRPC inference with a wrong token: OK",
+        "gRPC inference with the token for management: OK",
+        "gRPC management with the token for inference: OK",
+        "gRPC management with its own token: PERMISSION_DENIED",
+    ]
+    for made in servers:
+        made.stop(None).wait()
+
+
+class _Every(grpc.GenericRpcHandler):
+    """Answers every method in the same way."""
+
+    def __init__(self, answer: Callable[[bytes, grpc.ServicerContext], bytes]) -> None:
+        """Take how to answer."""
+        self._handler = grpc.unary_unary_rpc_method_handler(answer)
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        """Return the handler of any method."""
+        return self._handler
 
 
 def test_a_killed_worker_that_needs_two_starts_is_counted_twice(
