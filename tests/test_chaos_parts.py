@@ -2,12 +2,14 @@
 
 import contextlib
 import json
+import socket
 import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,14 +18,15 @@ import grpc
 import numpy as np
 import pytest
 
-from chaos import nuisances, soak, strangers, worker_kill
+from chaos import nuisances, soak, strangers, wire, worker_kill
 from chaos import traffic as traffic_module
 from chaos.parts import Offline, sentence
+from chaos.payload import Payload
 from chaos.repeated import repeated
 from chaos.scene import Scene
 from chaos.stop import accepted
 from chaos.traffic import Record, Traffic
-from chaos.wire import Wire
+from chaos.wire import Reply, Wire, problem
 from serving.server import Server
 
 
@@ -241,3 +244,30 @@ def test_wrong_replies_to_malformed_requests_are_told_in_the_soak(
     with soak._malformed(Wire(listener[1]), Offline({})) as wrong:
         time.sleep(0.3)
     assert any("401" in each for each in wrong)
+
+
+def test_only_what_is_not_whole_may_be_met_with_silence() -> None:
+    offline = Offline({})
+    half = Payload("half", b"", raw=True, partial=True)
+    whole, request = replace(half, partial=False), Payload("a request", b"")
+    silent, closed = Reply(silent=True), Reply()
+    assert [problem(half, reply, offline) for reply in (silent, closed)] == ["", ""]
+    assert problem(whole, silent, offline) == "half: no answer in time"
+    assert problem(whole, closed, offline) == ""
+    assert problem(request, closed, offline) == "a request: 0"
+
+
+def test_an_error_without_a_message_is_taken_only_where_it_is_known() -> None:
+    reply = Reply(400, b'{"code": 400, "type": "StackOverflowError"}')
+    assert problem(Payload("known", b"", bare=True), reply, Offline({})) == ""
+    assert problem(Payload("other", b""), reply, Offline({})) == "other: no JSON error"
+
+
+def test_a_closed_connection_is_told_from_a_silent_one() -> None:
+    for closes in (True, False):
+        here, there = socket.socketpair()
+        here.settimeout(0.05)
+        with contextlib.closing(there):
+            if closes:
+                there.shutdown(socket.SHUT_WR)
+            assert wire._read(here, partial(wire._begun, here)) == Reply(silent=not closes)
