@@ -6,6 +6,7 @@ import socket
 import socketserver
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from dataclasses import replace
@@ -18,7 +19,7 @@ import grpc
 import numpy as np
 import pytest
 
-from chaos import nuisances, soak, strangers, wire, worker_kill
+from chaos import limits, nuisances, soak, strangers, wire, worker_kill
 from chaos import traffic as traffic_module
 from chaos.parts import Offline, sentence
 from chaos.payload import Payload
@@ -150,6 +151,23 @@ def test_slow_senders_send_a_whole_header_and_then_a_body_by_the_byte(
         assert b"Content-Length: " in header
         assert 2 <= len(body) <= 20
         assert not body.strip(b"a")
+
+
+def test_every_limit_is_asked_beside_the_others_or_after_them(
+    listener: tuple[_Listener, Server], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found = listener[1]
+    with zipfile.ZipFile(tmp_path / "a.mar", "w") as packed:
+        packed.writestr("model/config.json", '{"n_ctx": 100}')
+    every, wrong = len([*limits._limits(100)]), list[str]()
+    monkeypatch.setattr(limits, "_PAUSE", 0.01)
+    with limits._edges(Wire(found), tmp_path / "a.mar", Offline({}), wrong):
+        deadline = time.monotonic() + 20
+        while not wrong and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert wrong
+    assert len({*wrong}) == every
+    assert all("401" in said for said in wrong)
 
 
 def test_a_proxy_of_the_environment_does_not_stand_for_the_server(
