@@ -145,7 +145,10 @@ class Server:
         """
         try:
             end(self.keeper, self.keeper_birth)
-            end_group(self.pid, patience=10)
+            # Another birth is another process, to which the pid was given: not before the last of
+            # our group had ended.
+            if birth(self.pid) in {None, self.birth}:
+                end_group(self.pid, patience=10)
         finally:
             for pid in (self.pid, self.keeper):
                 if child := _CHILDREN.pop(pid, None):

@@ -1,5 +1,6 @@
 """A real TorchServe that fails to start again, or to be stopped in time."""
 
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +12,7 @@ from chaos.altered import SLOW, with_handler
 from model_src.errors import ServerError
 from serving import launch, server
 from serving.client import Client
-from serving.process import end_group, group
+from serving.process import birth, end_group, group
 from serving.server import Options, Server
 from tests.conftest import verb
 
@@ -49,6 +50,16 @@ def test_a_restart_that_fails_leaves_what_the_next_one_brings_back(
         second.end()
     assert Server.read(tmp_path) is None
     assert not (tmp_path / launch.STORE).exists()
+
+
+def test_a_pid_that_was_given_to_another_process_is_left_alone(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as other:
+        born = birth(other.pid)
+        assert born
+        Server(tmp_path, other.pid, born - 1, {}, []).end()
+        assert birth(other.pid) == born
+        Server(tmp_path, other.pid, born, {}, []).end()
+        assert birth(other.pid) is None
 
 
 @pytest.mark.parametrize("seconds", [60, 0.5])
