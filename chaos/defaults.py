@@ -1,20 +1,16 @@
 """What a server does without any setting: it refuses strangers, and needs hardly anything."""
 
-import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from http import HTTPStatus
 from pathlib import Path
 
-import requests
-
+from chaos import strangers
 from chaos.confined import CONFINEMENTS, NOBODY, NOT_LET, ROOT
 from chaos.damaged import DAMAGED, rewritten
 from chaos.outcome import Outcome
@@ -22,14 +18,10 @@ from chaos.parts import NAME, chosen, same, sentence, table
 from chaos.scene import FIRST, SECOND, Scene, workers
 from model_src.errors import ServerError
 from serving import deploy, server
-from serving.client import read_key
 from serving.server import Server
 
 _TEXTS = [sentence(number) for number in range(20)]
 _SECONDS = 180.0
-# A model that nobody asked for.
-_STRANGER = "stranger"
-_REFUSED = {HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
 
 
 def defaults(scene: Scene) -> Outcome:
@@ -40,8 +32,9 @@ def defaults(scene: Scene) -> Outcome:
     ):
         before = workers(found)
         wrong = [
-            *_strangers(found),
-            *_addresses(found, scene.archives[SECOND]),
+            *strangers.over_rest(found),
+            *strangers.over_grpc(found, NAME),
+            *strangers.addresses(found, scene.archives[SECOND]),
             *_archives(scene, found),
         ]
         alive = {*before} <= {*workers(found)}
@@ -66,7 +59,8 @@ def defaults(scene: Scene) -> Outcome:
             "confinements not tried": len(untried),
             "confinements in which it does not serve": len(lost),
         },
-        said="No token, a wrong one or that of the other port: refused (TorchServe says 400). "
+        said="No token, a wrong one or that of the other port: refused over REST, where TorchServe "
+        "says 400, and over gRPC. "
         "Models of an address: refused, and the address is not asked. Archives that are cut, "
         "changed or leave their folder: refused by start and deploy, the old version goes on. It "
         "serves without network, with a read-only project and as another user than root."
@@ -76,72 +70,6 @@ def defaults(scene: Scene) -> Outcome:
 
 def _untried(tries: Mapping[str, str | None]) -> list[str]:
     return [name for name, said in tries.items() if said is None]
-
-
-def _strangers(found: Server) -> Iterator[str]:
-    """Ask both ports without their key; yield what was answered."""
-    session = _session()
-    keys = {name: read_key(found.key_file, name) for name in ("inference", "management")}
-    asked = {"inference": ("POST", f"predictions/{NAME}"), "management": ("GET", "models")}
-    for port, (method, path) in asked.items():
-        other = next(key for name, key in keys.items() if name != port)
-        for headers in ({}, *({"Authorization": f"Bearer {key}"} for key in ("wrong", other))):
-            url = f"http://127.0.0.1:{found.ports[port]}/{path}"
-            answer = session.request(method, url, headers=headers, data=b"a", timeout=20)
-            if answer.status_code not in _REFUSED or "scores" in answer.text:
-                yield f"{port} with {[*headers] or 'no token'}: {answer.status_code}"
-
-
-def _addresses(found: Server, mar: Path) -> Iterator[str]:
-    """Register archives of addresses with the management key; yield those that were taken.
-
-    Those of this machine are there, so that nothing but the rule refuses them.
-    """
-    session = _session()
-    header = {"Authorization": f"Bearer {read_key(found.key_file, 'management')}"}
-    outside, above = (
-        folder / f"{_STRANGER}.mar" for folder in (found.run_dir.parent, found.run_dir)
-    )
-    with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        for path in (outside, above):
-            stack.callback(path.unlink)
-            shutil.copyfile(mar, path)
-        listener.settimeout(0.2)
-        here = f"127.0.0.1:{listener.getsockname()[1]}/{_STRANGER}.mar"
-        for url in (
-            f"http://{here}",
-            f"https://{here}",
-            f"HTTP://{here}",
-            f"ftp://{here}",
-            f"s3://{here}",
-            f"file://{outside}",
-            f"file:{outside}",
-            str(outside),
-            f"../{above.name}",
-            f"../../{outside.name}",
-            f"..%2f{above.name}",
-        ):
-            answer = session.post(
-                f"http://127.0.0.1:{found.ports['management']}/models",
-                params={"url": url, "model_name": _STRANGER, "initial_workers": "0"},
-                headers=header,
-                timeout=20,
-            )
-            if answer.status_code < HTTPStatus.BAD_REQUEST:
-                yield f"registered {url}"
-        try:
-            listener.accept()[0].close()
-        except TimeoutError:
-            return
-        yield "the address of an archive was asked"
-
-
-def _session() -> requests.Session:
-    """Return one that no proxy of the environment stands before."""
-    session = requests.Session()
-    session.trust_env = False
-    return session
 
 
 def _archives(scene: Scene, found: Server) -> Iterator[str]:

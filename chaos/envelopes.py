@@ -135,7 +135,8 @@ def broken_forms() -> Iterator[Payload]:
     for number, (form, body) in enumerate([*sent, (kind, "{" + MARKER)]):
         yield Payload(f"form {number}", body.encode(), form)
     deep = "--b\r\nContent-Type: multipart/mixed; boundary=c\r\n--c--\r\n" * 10_000 + MARKER
-    yield Payload("parts in parts", deep.encode(), f"{kind}b", statuses=frozenset({413}))
+    too_large = frozenset({413})
+    yield Payload("parts in parts", deep.encode(), f"{kind}b", statuses=too_large, bare=True)
 
 
 def messages() -> Iterator[Payload]:
@@ -143,28 +144,35 @@ def messages() -> Iterator[Payload]:
     begin = f"POST /predictions/{NAME} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {KEY}\r\n"
     # TorchServe answers a version of HTTP that is none: what it must refuse is the body
     whole = f"{begin}Content-Length: {len(MARKER) + 1}\r\n\r\n{{{MARKER}"
-    for number, message in enumerate(
-        [
-            "\r\n\r\n",
-            "\x00\x01\x02\r\n\r\n",
-            "POST\r\n\r\n",
-            "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-            whole.replace("HTTP/1.1", "HTTP/9.9"),
-            whole.replace("HTTP/1.1", "HTTX"),
-            f"{begin}Content-Length: -1\r\n\r\n{MARKER}",
-            f"{begin}Content-Length: x\r\n\r\n{MARKER}",
-            f"{begin}Content-Length: 99999999999999999999\r\n\r\n{MARKER}",
-            begin + "Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}x",
-            f"{begin}Content-Length: 100\r\n\r\n{MARKER}",
-            f"{begin}Transfer-Encoding: chunked\r\n\r\nzz\r\n{MARKER}\r\n0\r\n\r\n",
-            begin + "Transfer-Encoding: chunked\r\n\r\n2\r\n{}",
-            begin + "Transfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
-            f"{begin}No colon here\r\n\r\n{MARKER}",
-            begin + ": empty\r\n\r\n",
-            begin + "X-Long: " + "x" * 100_000 + "\r\n\r\n",
-            begin + "".join(f"X-{i}: {i}\r\n" for i in range(3000)) + "\r\n",
-            begin[:40],
-        ]
-    ):
-        body = message.encode("latin-1")
-        yield Payload(f"message {number}", body, raw=True, statuses=frozenset({400, 404, 413, 431}))
+    # blank lines before a request are skipped, and control characters with them
+    begun = [
+        "\r\n\r\n",
+        "\x00\x01\x02\r\n\r\n",
+        "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        f"{begin}Content-Length: 100\r\n\r\n{MARKER}",
+        begin + "Transfer-Encoding: chunked\r\n\r\n2\r\n{}",
+        begin[:40],
+    ]
+    ended = [
+        "POST\r\n\r\n",
+        whole.replace("HTTP/1.1", "HTTP/9.9"),
+        whole.replace("HTTP/1.1", "HTTX"),
+        f"{begin}Content-Length: -1\r\n\r\n{MARKER}",
+        f"{begin}Content-Length: x\r\n\r\n{MARKER}",
+        f"{begin}Content-Length: 99999999999999999999\r\n\r\n{MARKER}",
+        begin + "Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}x",
+        f"{begin}Transfer-Encoding: chunked\r\n\r\nzz\r\n{MARKER}\r\n0\r\n\r\n",
+        begin + "Transfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        f"{begin}No colon here\r\n\r\n{MARKER}",
+        begin + ": empty\r\n\r\n",
+        begin + "X-Long: " + "x" * 100_000 + "\r\n\r\n",
+        begin + "".join(f"X-{i}: {i}\r\n" for i in range(3000)) + "\r\n",
+    ]
+    for number, message in enumerate([*begun, *ended]):
+        yield Payload(
+            f"message {number}",
+            message.encode("latin-1"),
+            raw=True,
+            partial=number < len(begun),
+            statuses=frozenset({400, 404, 413, 431}),
+        )

@@ -2,21 +2,24 @@
 
 import contextlib
 import gzip
+import itertools
 import json
 import statistics
 import time
 import zipfile
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from chaos.nuisances import IDLE, NUISANCES, PAUSE, SLOW
 from chaos.outcome import Outcome
 from chaos.parts import Offline
 from chaos.payload import GOOD, Payload
+from chaos.repeated import repeated
 from chaos.scene import FIRST, Scene, ask, workers
 from chaos.tally import Tally
 from chaos.traffic import Ask
-from chaos.wire import Wire, problem
+from chaos.wire import Reply, Wire, problem
 from handlers.body import MAX_BODY
 from handlers.protocol import MAX_INSTANCES
 from serving.server import Server
@@ -27,20 +30,24 @@ _SECONDS, _ROUNDS = (2.0, 1), (15.0, 3)
 # Of the short form: what a busy machine may add to a p99, in ms.
 _NOISE = 500.0
 _TIMES = 2.0
+# Seconds between two requests at a limit.
+_PAUSE = 0.5
 
 
 def limits(scene: Scene) -> Outcome:
-    """Ask at every limit, then measure others' p99 beside each nuisance."""
+    """Measure others' p99 beside each nuisance, requests at every limit among them."""
     seconds, rounds = _SECONDS if scene.short else _ROUNDS
     with scene.server(workers=2) as found:
         before, wire = workers(found), Wire(found)
-        wrong = [*_edges(wire, scene.archives[FIRST], scene.offline)]
+        wrong: list[str] = []
+        edges = partial(_edges, mar=scene.archives[FIRST], offline=scene.offline, wrong=wrong)
+        nuisances = NUISANCES | {"requests at limits": edges}
         asks = [ask(scene.client(found, attempts=1)) for _ in range(_CLIENTS)]
         files = _open_files(found)
         tallies: dict[str, list[Tally]] = {}
         for _ in range(rounds):
-            for name in ("alone", *NUISANCES):
-                nuisance = NUISANCES.get(name)
+            for name in ("alone", *nuisances):
+                nuisance = nuisances.get(name)
                 with nuisance(wire) if nuisance else contextlib.nullcontext():
                     tallies.setdefault(name, []).append(_measure(scene, asks, seconds))
         left = _settled(found, files)
@@ -64,10 +71,11 @@ def limits(scene: Scene) -> Outcome:
     return Outcome(
         passed=not wrong and max(p99.values()) <= most and not not_right and alive and not left,
         numbers=numbers,
-        said=f"Each limit less one, itself and one more (TorchServe's own 413 is empty). {SLOW} "
-        f"clients that send a header and then a byte each {PAUSE} s, {IDLE} that send nothing, and "
-        f"ones that leave in the middle of a request or before its answer, beside {_RATE} requests "
-        f"a second; p99 may be {most:.1f} ms." + "".join(f" {each}." for each in wrong[:5]),
+        said=f"{SLOW} clients that send a header and then a byte each {PAUSE} s, {IDLE} that send "
+        "nothing, ones that leave in the middle of a request or before its answer, and each limit "
+        f"less one, itself and one more (TorchServe's own 413 is empty), one in {_PAUSE} s, beside "
+        f"{_RATE} requests a second; p99 may be {most:.1f} ms."
+        + "".join(f" {each}." for each in wrong[:5]),
     )
 
 
@@ -99,17 +107,32 @@ def _limits(tokens: int) -> Iterator[tuple[Payload, bool]]:
     yield Payload("100000 tokens", words.encode(), "text/plain", texts=(words,)), True
 
 
-def _edges(wire: Wire, mar: Path, offline: Offline) -> Iterator[str]:
+@contextlib.contextmanager
+def _edges(wire: Wire, mar: Path, offline: Offline, wrong: list[str]) -> Iterator[None]:
+    """Ask at each limit in turn, at the end what is left of the first turn; add what is wrong."""
     with zipfile.ZipFile(mar) as packed:
         tokens = json.loads(packed.read("model/config.json"))["n_ctx"]
-    for payload, cut in _limits(tokens):
-        reply = wire.send(payload)()
-        if payload.statuses == {reply.status} and not payload.texts and not reply.body:
-            continue
-        if said := problem(payload, reply, offline):
-            yield said
-        elif payload.texts and cut != bool(json.loads(reply.body).get("truncated")):
-            yield f"{payload.name}: truncated is not {cut}"
+    every = [*_limits(tokens)]
+    first = iter(every)
+    turns = itertools.chain(first, itertools.cycle(every))
+
+    def send(payload: Payload, cut: bool) -> None:  # noqa: FBT001
+        wrong.extend(_problems(payload, wire.send(payload)(), offline, cut=cut))
+
+    with repeated(_PAUSE) as each:
+        each(lambda: send(*next(turns)))
+        yield
+    for left in first:
+        send(*left)
+
+
+def _problems(payload: Payload, reply: Reply, offline: Offline, *, cut: bool) -> Iterator[str]:
+    if payload.statuses == {reply.status} and not payload.texts and not reply.body:
+        return
+    if said := problem(payload, reply, offline):
+        yield said
+    elif payload.texts and cut != bool(json.loads(reply.body).get("truncated")):
+        yield f"{payload.name}: truncated is not {cut}"
 
 
 def _open_files(found: Server) -> int:

@@ -1,11 +1,13 @@
 """Malformed requests and naughty sentences, each with a good mate sent in the same moment."""
 
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 
+from chaos.batches import batches
 from chaos.naughty import STRINGS
 from chaos.outcome import Outcome
 from chaos.parts import Offline, sentence
@@ -17,6 +19,10 @@ from chaos.wire import Reply, Wire, problem
 from serving.client import read_key
 
 _THREADS, _CLIENTS, _RATE = 4, 4, 100
+# Seconds a batch: so slow a model that requests wait for it, and those of one moment share a batch.
+_BATCH = 0.02
+# Workers count for a second before they report.
+_REPORT = 1.5
 # In the short form only every so many-th payload is sent.
 _STEP = 8
 # Characters of a sentence that are looked for in the logs.
@@ -28,14 +34,16 @@ def malformed(scene: Scene) -> Outcome:
     """Send every payload of the table beside steady traffic to one worker."""
     payloads = [each for make in PAYLOADS.values() for each in make()]
     payloads = payloads[:: _STEP if scene.short else 1]
-    # one worker, so that mates share its batches; the short form takes the server that it finds
-    with scene.server(workers=2 if scene.short else 1) as found:
+    # one worker, so that mates share its batches
+    with scene.server(workers=1, slow=_BATCH) as found:
         before, wire = workers(found), Wire(found)
         with (
             scene.traffic(found, clients=_CLIENTS, rate=_RATE, attempts=1) as traffic,
             ThreadPoolExecutor(_THREADS) as pool,
         ):
             replies = list(pool.map(partial(_both, wire), payloads))
+        time.sleep(_REPORT)
+        sizes = batches(found)
         alive = workers(found) == before
         quoted = [MARKER, *_said(payloads, traffic.records)]
         keys = [read_key(found.key_file, name) for name in ("inference", "management")]
@@ -43,12 +51,15 @@ def malformed(scene: Scene) -> Outcome:
         told = [*logged(logs, "what was sent", quoted), *logged(logs, "a key", keys)]
     good = scene.judge(traffic.records)
     wrong = [*_problems(payloads, replies, scene.offline)]
+    shared = sizes.total() - sizes[1]
     numbers: dict[str, float | int] = {
         "payloads": len(payloads),
         "sentences accepted": sum(bool(each.texts) for each in payloads),
         "refused": sum(not each.texts for each in payloads),
         "other than documented": len(wrong),
         "mates": len(replies),
+        "batches": sizes.total(),
+        "batches of two and more": shared,
         "around": good.asked,
         "around not right": good.asked - good.right,
         "workers lost": int(not alive),
@@ -57,12 +68,17 @@ def malformed(scene: Scene) -> Outcome:
         "5xx": sum(own.status >= HTTPStatus.INTERNAL_SERVER_ERROR for own, _ in replies),
     }
     return Outcome(
-        passed=not wrong and good.right == good.asked > 0 and alive and not told,
+        passed=not wrong
+        and good.right == good.asked > 0
+        and shared > sizes[1]
+        and alive
+        and not told,
         numbers=numbers,
         said="Every request of chaos/payloads.py with a good mate in the same moment, beside "
-        f"{_RATE} requests a second. A wrong token is 400, a version or path that is not there 404 "
-        "or 405, what is no HTTP 400 or a closed connection."
-        + "".join(f" {each}." for each in (*wrong[:5], *told)),
+        f"{_RATE} requests a second, to one worker that takes {1000 * _BATCH:.0f} ms a batch: most "
+        "batches must have two requests and more. A wrong token is 400, a version or path that is "
+        "not there 404 or 405, what is no HTTP 400 or a closed connection, or silence where it is "
+        "not whole." + "".join(f" {each}." for each in (*wrong[:5], *told)),
     )
 
 

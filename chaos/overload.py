@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from chaos.altered import SLOW, with_handler
 from chaos.outcome import Outcome
 from chaos.payload import KEY
 from chaos.payload import NAME as MODEL
-from chaos.scene import FIRST, Scene, workers
+from chaos.scene import Scene, workers
 from chaos.traffic import Ask, Record
 from chaos.wire import Wire
 from model_src.errors import ServerError
@@ -36,9 +35,7 @@ def overload(scene: Scene) -> Outcome:
     """Measure the peak, offer five times as much, then half of the peak."""
     seconds, batch = (_SHORT, _SHORT_BATCH) if scene.short else (_SECONDS, _BATCH)
     drain = _SHORT_DRAIN if scene.short else _DRAIN
-    mar = scene.archives[FIRST]
-    slow = with_handler(mar, scene.folder / "slow" / mar.name, SLOW.format(seconds=batch))
-    found = scene.start(slow, workers=1)
+    found = scene.start(scene.slow(batch), workers=1)
     before, wire = workers(found), Wire(found)
     with contextlib.ExitStack() as stack:
         lines = [stack.enter_context(contextlib.closing(_Line(wire))) for _ in range(_MANY)]

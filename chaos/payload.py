@@ -33,6 +33,10 @@ class Payload:
     statuses: frozenset[int] = _REFUSED
     # the body is the whole message, of which a server that cannot read it may close
     raw: bool = False
+    # the beginning of such a message only: a server may wait for the rest
+    partial: bool = False
+    # TorchServe's error of it has no message, only a type
+    bare: bool = False
 
 
 def refused(name: str, *bodies: str | bytes, kind: str = JSON, **more: str) -> Iterator[Payload]:

@@ -48,8 +48,8 @@ def run(
     path: Path | None,
     command: str,
     say: Say,
-) -> dict[str, dict[str, Any]]:
-    """Run faults; return what is known of those asked for.
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Run faults; return what is known of those asked for, and the names of those that were run.
 
     Args:
         faults: the whole table.
@@ -85,7 +85,7 @@ def run(
                 results.save(path, {"faults": found})
                 results.report(path, markdown(faults, found))
             bar.update()
-    return {name: found[name] for name in only or faults}
+    return {name: found[name] for name in only or faults}, wanted
 
 
 def _known(fault: Fault, entry: Mapping[str, Any], version: str, minutes: float) -> bool:
@@ -116,9 +116,9 @@ def shown(numbers: Mapping[str, float | int]) -> str:
     return ", ".join(f"{name} {value:,}" for name, value in numbers.items())
 
 
-def markdown(faults: Mapping[str, Fault], known: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return the table of all that is ``known``, and where each part of it was found."""
-    found = {name: known[name] for name in faults if name in known}
+def table(faults: Mapping[str, Fault], known: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the table of all that is ``known``, a line each; other code's results say so."""
+    version = code()
     rows = [
         (
             f"`{name}`",
@@ -126,12 +126,17 @@ def markdown(faults: Mapping[str, Fault], known: Mapping[str, Mapping[str, Any]]
             _one_line(entry["said"]),
             shown(entry["numbers"]),
             f"{entry['seconds']:.0f}",
-            f"**{verdict(entry)}**",
+            f"**{verdict(entry)}**{'' if entry['code'] == version else ' (older code)'}",
         )
-        for name, entry in found.items()
+        for name, entry in _in_order(faults, known).items()
     ]
+    return results.table(("fault", "to survive", "what was done", "numbers", "s", ""), rows)
+
+
+def markdown(faults: Mapping[str, Fault], known: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return that table, and where each part of it was found."""
     commands: dict[str, dict[str, None]] = {}
-    for entry in found.values():
+    for entry in _in_order(faults, known).values():
         commands.setdefault(entry["machine"], {})[entry["command"]] = None
     places = [
         line
@@ -141,9 +146,15 @@ def markdown(faults: Mapping[str, Fault], known: Mapping[str, Mapping[str, Any]]
     return [
         "What was done to a real server under load, and what became of the requests.",
         "",
-        *results.table(("fault", "to survive", "what was done", "numbers", "s", ""), rows),
+        *table(faults, known),
         *places,
     ]
+
+
+def _in_order(
+    faults: Mapping[str, Fault], known: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Mapping[str, Any]]:
+    return {name: known[name] for name in faults if name in known}
 
 
 def _one_line(text: str) -> str:

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from chaos import parts
+from chaos.altered import SLOW, with_handler
 from chaos.parts import NAME, Offline
 from chaos.tally import Tally, judge
 from chaos.traffic import Ask, Record, Traffic
@@ -36,7 +37,7 @@ class Scene:
         self.folder, self.short, self.minutes = folder, short, minutes
         self._numbers, self._runs = itertools.count(), itertools.count(1)
         self._folders: list[Path] = []
-        self._lent: Path | None = None
+        self._lent: tuple[Path, float] | None = None
         self._clients = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -64,6 +65,15 @@ class Scene:
         """The archive of each version, both of the name ``parts.NAME``; made at first use."""
         return {version: made[0] for version, made in self._parts.items()}
 
+    def slow(self, seconds: float) -> Path:
+        """Return the archive of the first version, each batch of which takes ``seconds`` longer."""
+        mar = self.archives[FIRST]
+        if not seconds:
+            return mar
+        return with_handler(
+            mar, self.folder / f"slow-{seconds:g}" / mar.name, SLOW.format(seconds=seconds)
+        )
+
     @cached_property
     def offline(self) -> Offline:
         """The offline answers."""
@@ -81,17 +91,23 @@ class Scene:
         return server.start(self.folder, names, self.run_dir(), seconds=300, options=options)
 
     @contextlib.contextmanager
-    def server(self, workers: int = 2) -> Iterator[Server]:
+    def server(self, workers: int = 2, *, slow: float = 0.0) -> Iterator[Server]:
         """Lend a server of the first version, to be left as it was found or ended.
 
         A new one, which is stopped at the end; in the short form the next fault gets it again, if
         it still is as it was. A fault that fails leaves none behind.
+
+        Args:
+            workers: how many it has.
+            slow: seconds that each batch takes longer.
+
         """
-        found = Server.find(self._lent) if self._lent else None
-        if not found or _ready(found) != [(FIRST, workers)]:
+        run_dir, as_slow = self._lent or (None, 0.0)
+        found = Server.find(run_dir) if run_dir else None
+        if not found or as_slow != slow or _ready(found) != [(FIRST, workers)]:
             self._leave()
-            found = self.start(self.archives[FIRST], workers=workers)
-        self._lent = found.run_dir
+            found = self.start(self.slow(slow), workers=workers)
+        self._lent = found.run_dir, slow
         try:
             yield found
         except Exception:
@@ -101,7 +117,7 @@ class Scene:
             self._leave()
 
     def _leave(self) -> None:
-        if self._lent and (found := Server.find(self._lent)):
+        if self._lent and (found := Server.find(self._lent[0])):
             found.stop()
         self._lent = None
 

@@ -18,14 +18,19 @@ from chaos.scene import FIRST
 from serving.client import read_key
 from serving.server import Server
 
+# The longest wait for an answer, and for one to what is not whole, which has none.
 _SECONDS, _PATIENCE = 20.0, 0.5
 
 
 class Reply(NamedTuple):
-    """What came back; status 0 stands for a connection that was closed without an answer."""
+    """What came back; status 0 stands for a connection that was closed without an answer.
+
+    It is ``silent`` where that was not closed either, for as long as it was waited for.
+    """
 
     status: int = 0
     body: bytes = b""
+    silent: bool = False
 
 
 class Wire:
@@ -79,8 +84,7 @@ class Wire:
     def _message(self, payload: Payload) -> Callable[[], Reply]:
         connection = self.connect()
         connection.sendall(self.filled(payload.body.decode("latin-1")).encode("latin-1"))
-        # what is not whole is waited for, and has no answer
-        connection.settimeout(_PATIENCE)
+        connection.settimeout(_PATIENCE if payload.partial else _SECONDS)
         return partial(_read, connection, partial(_begun, connection))
 
 
@@ -98,6 +102,8 @@ def _read(
         try:
             found = response()
             return Reply(found.status, found.read())
+        except TimeoutError:
+            return Reply(silent=True)
         except (OSError, http.client.HTTPException):
             return Reply()
 
@@ -105,11 +111,7 @@ def _read(
 def problem(payload: Payload, reply: Reply, offline: Offline) -> str:
     """Say what is wrong with ``reply``, or nothing."""
     if not payload.texts:
-        if payload.raw and not reply.status:
-            return ""
-        if reply.status not in payload.statuses:
-            return f"{payload.name}: {reply.status}"
-        return "" if is_error(_value(reply.body)) else f"{payload.name}: no JSON error"
+        return _refusal(payload, reply)
     value = _value(reply.body)
     if reply.status != HTTPStatus.OK or not isinstance(value, dict):
         return f"{payload.name}: {reply.status} for a good request"
@@ -125,20 +127,32 @@ def problem(payload: Payload, reply: Reply, offline: Offline) -> str:
     return ""
 
 
+def _refusal(payload: Payload, reply: Reply) -> str:
+    if reply.silent:
+        return "" if payload.partial else f"{payload.name}: no answer in time"
+    if payload.raw and not reply.status:
+        return ""
+    if reply.status not in payload.statuses:
+        return f"{payload.name}: {reply.status}"
+    good = is_error(_value(reply.body), bare=payload.bare)
+    return "" if good else f"{payload.name}: no JSON error"
+
+
 def equal(answer: dict[str, Any], known: np.ndarray) -> bool:
     """Tell whether an answer is the ``known`` one: scores, of shape ``[1, labels]``, and label."""
     scores = answer.get("scores") or {}
     return set(scores) == set(LABELS) and same(table([scores]), chosen([answer]), known)
 
 
-def is_error(value: object) -> bool:
+def is_error(value: object, *, bare: bool = False) -> bool:
     """Tell whether ``value`` is ``{"code", "message"}``, perhaps with more.
 
-    TorchServe leaves out the message of an error of Java that has none, and names its type.
+    A ``bare`` one may have its type instead: TorchServe leaves out the message of an error of Java
+    that has none.
     """
     if not isinstance(value, dict):
         return False
-    said = value.get("message", value.get("type"))
+    said = value.get("message", value.get("type") if bare else None)
     return isinstance(value.get("code"), int) and isinstance(said, str)
 
 

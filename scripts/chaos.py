@@ -51,9 +51,13 @@ def run(args: argparse.Namespace) -> int:
         tempfile.TemporaryDirectory(prefix="iclassifier-") as scratch,
         Scene(Path(scratch), short=args.short, minutes=args.minutes) as scene,
     ):
-        found = report.run(FAULTS, only, scene, path, _command(args), say)
+        found, ran = report.run(FAULTS, only, scene, path, _command(args), say)
     lost = [name for name, entry in found.items() if not entry["passed"]]
-    if path:
+    for line in report.table(FAULTS, found):
+        say(line)
+    if not ran:
+        say("Nothing was left to run: this very code has survived it all. --fault runs one again.")
+    elif path:
         say(f"{shown(path.with_suffix('.md'))} is written.")
     if lost:
         again = " ".join(f"--fault {name}" for name in lost)

@@ -167,8 +167,10 @@ def _stop(args: argparse.Namespace) -> None:
     if Server.find(args.run_dir) is None:
         say(f"no server of {shown(args.run_dir)} runs")
         return
-    deploy.stop(args.run_dir, args.seconds)
-    say(f"stopped the server of {shown(args.run_dir)}. Next: {front()} serve start")
+    drained = deploy.stop(args.run_dir, args.seconds)
+    hasty = f", though it was not known to be idle within {args.seconds:.0f} s"
+    said = f"stopped the server of {shown(args.run_dir)}{'' if drained else hasty}"
+    say(f"{said}. Next: {front()} serve start")
 
 
 def _tune(args: argparse.Namespace) -> None:

@@ -74,7 +74,7 @@ class Client:
         self.seconds, self.attempts, self.connections = seconds, max(attempts, 1), connections
         wanted = {"top_k": top_k, "threshold": threshold}
         self._wanted = {name: value for name, value in wanted.items() if value is not None}
-        self._key = read_key(key_file, "inference")
+        self._key = _first_key(key_file)
         self._session = requests.Session()
         # A proxy of the environment must see neither sentences nor tokens.
         self._session.trust_env = False
@@ -244,6 +244,15 @@ def read_key(key_file: Path, purpose: str) -> str:
         return str(read_json(key_file, ServerError)[purpose]["key"])
     except (KeyError, TypeError):
         raise ServerError(f"{key_file} holds no {purpose} key") from None
+
+
+def _first_key(key_file: Path) -> str:
+    """Return the inference key; a file that is being written is read again."""
+    for _ in range(_KEY_READS - 1):
+        with contextlib.suppress(ServerError):
+            return read_key(key_file, "inference")
+        time.sleep(_KEY_WAIT)
+    return read_key(key_file, "inference")
 
 
 def _batches(texts: Iterable[str], size: int) -> Iterator[list[str]]:

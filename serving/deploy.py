@@ -8,7 +8,8 @@ from model_src.errors import ServerError, nearest
 from serving import golden, launch
 from serving.admin import SETTLE, Admin
 from serving.launch import STORE
-from serving.server import Server, locked, start_keeper
+from serving.lock import locked
+from serving.server import Server, start_keeper
 from serving.store import NAME, Archive, Served, free_version
 
 # Rounds of golden sentences: some to warm up, and enough that no worker is missed.
@@ -106,10 +107,10 @@ def keep(run_dir: Path) -> Server:
         return server if server.kept else start_keeper(server)
 
 
-def stop(run_dir: Path, seconds: float) -> None:
+def stop(run_dir: Path, seconds: float) -> bool:
     """Stop the server when no other command is changing it; see ``Server.stop``."""
     with locked(run_dir):
-        running(run_dir).stop(seconds)
+        return running(run_dir).stop(seconds)
 
 
 def set_default(run_dir: Path, name: str, version: str) -> Server:

@@ -19,8 +19,8 @@ from requests.adapters import BaseAdapter
 from handlers.body import MAX_BODY
 
 _PACKAGE = "org.pytorch.serve.grpc.inference"
-_METHOD = f"/{_PACKAGE}.InferenceAPIsService/Predictions"
-_OPTIONS = {
+METHOD = f"/{_PACKAGE}.InferenceAPIsService/Predictions"
+OPTIONS = {
     "grpc.max_receive_message_length": -1,
     "grpc.enable_http_proxy": 0,  # one of the environment must see neither sentences nor tokens
     # a server that was away is looked for as often as the client asks
@@ -38,7 +38,7 @@ _CODES = {
 }
 
 
-def _messages() -> Any:  # noqa: ANN401 - made at run time
+def messages() -> Any:  # noqa: ANN401 - made at run time
     """Return the classes of the request and of the response."""
     made = descriptor_pb2.FileDescriptorProto(
         name="iclassifier/inference.proto", package=_PACKAGE, syntax="proto3"
@@ -73,10 +73,10 @@ class GrpcAdapter(BaseAdapter):
     def __init__(self, url: str) -> None:
         """Take ``grpc://host:port/NAME``, perhaps with a version; connect at the first request."""
         super().__init__()
-        self._request, response = _messages()
-        self._channel = grpc.insecure_channel(urlsplit(url).netloc, options=[*_OPTIONS.items()])
+        self._request, response = messages()
+        self._channel = grpc.insecure_channel(urlsplit(url).netloc, options=[*OPTIONS.items()])
         self._call = self._channel.unary_unary(
-            _METHOD,
+            METHOD,
             request_serializer=self._request.SerializeToString,
             response_deserializer=response.FromString,
         )

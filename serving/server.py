@@ -1,32 +1,28 @@
 """Start, watch and stop a TorchServe; its run folder remembers what it serves."""
 
 import contextlib
-import fcntl
 import json
 import shutil
 import subprocess
-import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
 from model_src.errors import ServerError
 from model_src.files import atomic_write, read_json
-from serving import launch
-from serving.admin import SETTLE, Admin
+from serving import doors, launch
+from serving.admin import Admin
 from serving.client import read_key
 from serving.launch import STORE
+from serving.lock import locked
 from serving.process import birth, end, end_group, free_ports, is_free
-from serving.store import Archive, Served, find, stub
+from serving.store import Archive, Served, find
 
 ROOT = Path(__file__).resolve().parent.parent
-_STATE, _KEYS, _HEADER, _LOCK = "server.json", "key_file.json", "inference.header", ".lock"
+_STATE, _KEYS, _HEADER = "server.json", "key_file.json", "inference.header"
 _ADDRESSES = ("inference", "management", "metrics", "grpc_inference", "grpc_management")
 # Our own children, kept to be reaped when they end; most servers outlive the program.
 _CHILDREN: dict[int, "subprocess.Popen[bytes]"] = {}
-# No archive can have this version.
-_GATE = "_stopping"
 
 
 @dataclass(frozen=True)
@@ -127,51 +123,39 @@ class Server:
         self.admin.rotate("inference")
         self.write_header()
 
-    def stop(self, seconds: float = 60) -> None:
+    def stop(self, seconds: float = 60) -> bool:
         """Refuse new work, wait up to ``seconds`` for what is in flight, then end all processes.
 
-        An interruption cuts the waiting short.
+        Tells whether all that was in flight is known to be answered. An interruption cuts the
+        waiting short.
         """
+        drained = False
         try:
             with contextlib.suppress(ServerError, OSError):
-                self._close(time.monotonic() + seconds)
+                end(self.keeper, self.keeper_birth)
+                drained = doors.close(self.admin, self.run_dir / STORE, self.served, seconds)
         finally:
             self.end()
+        return drained
 
-    def _close(self, deadline: float) -> None:
-        """Shut one door after the other; whoever was in before is answered.
+    def end(self, *, forget: bool = True) -> None:
+        """End Java and every worker at once, and remove what they left in the run folder.
 
-        TorchServe cannot refuse, but a version without workers answers 503 at once, and that one
-        becomes the default. Who names a version is refused by a key that nobody else can read.
+        What ``restart`` needs, the state and the archives, stays unless it is to ``forget``.
         """
-        end(self.keeper, self.keeper_birth)
-        admin = self.admin
-        for name in self.models:
-            gate = stub(self.run_dir / STORE, name, _GATE)
-            admin.register(gate)
-            admin.set_default(name, _GATE)
-        self._drain(admin, deadline)
-        admin.rotate("inference")
-        admin.hold()
-        self._drain(admin, deadline)
-
-    def _drain(self, admin: Admin, deadline: float) -> None:
-        time.sleep(SETTLE)
-        for each in self.served:
-            admin.drain(each.name, each.version, max(0.0, deadline - time.monotonic()))
-
-    def end(self) -> None:
-        """End Java and every worker at once, and remove what they left in the run folder."""
         try:
             end(self.keeper, self.keeper_birth)
-            end_group(self.pid, patience=10)
+            # Another birth is another process, to which the pid was given: not before the last of
+            # our group had ended.
+            if birth(self.pid) in {None, self.birth}:
+                end_group(self.pid, patience=10)
         finally:
             for pid in (self.pid, self.keeper):
                 if child := _CHILDREN.pop(pid, None):
                     child.wait()
-            for name in (_STATE, _KEYS, _HEADER):
+            for name in (_KEYS, _HEADER, *([_STATE] if forget else [])):
                 (self.run_dir / name).unlink(missing_ok=True)
-            for name in ("tmp", STORE):
+            for name in ("tmp", *([STORE] if forget else [])):
                 shutil.rmtree(self.run_dir / name, ignore_errors=True)
 
 
@@ -247,7 +231,8 @@ def restart(
 ) -> Server:
     """Start what a server of ``run_dir`` that was killed has served: models, versions, workers.
 
-    What ``options`` say holds for all of them; what they leave out is as it was.
+    What ``options`` say holds for all of them; what they leave out is as it was. One that fails
+    leaves what it was to bring back for the next.
 
     Raises:
         ServerError: as ``start``, or when ``run_dir`` remembers none.
@@ -272,12 +257,18 @@ def restart(
             for archive, each in archives
         ]
         options = replace(options, token_minutes=options.token_minutes or killed.minutes)
-        return _start(run_dir, served, chosen, seconds, options)
+        return _start(run_dir, served, chosen, seconds, options, killed)
 
 
 def _start(
-    run_dir: Path, served: list[Served], ports: dict[str, int], seconds: float, options: Options
+    run_dir: Path,
+    served: list[Served],
+    ports: dict[str, int],
+    seconds: float,
+    options: Options,
+    killed: Server | None = None,
 ) -> Server:
+    """Launch, and wait for all workers; where that fails end all, and remember ``killed`` again."""
     minutes = options.token_minutes
     life = {"token_expiration_min": str(minutes)} if minutes else {}
     launch.prepare(run_dir, served, ports, options.properties | life)
@@ -291,7 +282,9 @@ def _start(
         started.write_header()
     except BaseException:
         if started:
-            started.end()
+            started.end(forget=killed is None)
+        if killed:
+            killed.remember()
         raise
     return started
 
@@ -306,21 +299,6 @@ def start_keeper(server: Server) -> Server:
     kept = replace(server, keeper=process.pid, keeper_birth=birth(process.pid) or 0)
     kept.remember()
     return kept
-
-
-@contextlib.contextmanager
-def locked(run_dir: Path) -> Iterator[None]:
-    """Hold the run folder's lock, which also marks the folder as made by this program."""
-    lock = run_dir / _LOCK
-    if run_dir.exists() and not lock.exists() and any(run_dir.iterdir()):
-        raise ServerError(f"{run_dir} is no run folder of a server: name a new or an empty one")
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with lock.open("w", encoding="utf-8") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ServerError(f"another command is changing the server of {run_dir}") from None
-        yield
 
 
 def _ports(run_dir: Path, given: dict[str, int]) -> dict[str, int]:

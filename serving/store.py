@@ -28,6 +28,7 @@ _DAMAGE = (
     OSError,
     ValueError,
     LookupError,
+    OverflowError,
     TypeError,
     AttributeError,
     RuntimeError,
@@ -81,6 +82,7 @@ class Archive:
                 inside = all(map(_stays, packed.infolist())) and len({*names}) == len(names)
                 found = packed.read(model["configFile"]) if "configFile" in model else b"{}"
                 settings = dict(yaml.safe_load(found) or {})
+                _numbers(settings)
                 record = json.loads(packed.read(_GOLDEN)) if _GOLDEN in names else {}
                 golden = record.get("golden", [])
                 whole = inside and packed.testzip() is None
@@ -94,13 +96,12 @@ class Archive:
         self, store: Path, *, version: str, workers: int = 0, threads: int = 0, default: bool
     ) -> Served:
         """Copy it into ``store`` as ``version``; 0 workers or threads are what it says itself."""
-        handler = dict(self.settings.get("handler") or {})
-        workers = workers or int(self.settings.get("minWorkers", 1))
-        threads = threads or int(handler.get("num_threads", 1))
+        fewest, most, own = _numbers(self.settings)
+        workers, threads = workers or fewest, threads or own
         settings = self.settings | {
             "minWorkers": workers,
-            "maxWorkers": max(workers, int(self.settings.get("maxWorkers", workers))),
-            "handler": handler | {"num_threads": threads},
+            "maxWorkers": max(workers, most),
+            "handler": dict(self.settings.get("handler") or {}) | {"num_threads": threads},
         }
         delay = self.settings.get("maxBatchDelay")
         milliseconds = delay if isinstance(delay, int) else 0
@@ -130,6 +131,19 @@ class Archive:
                         out.open(entry, "w", force_zip64=True) as copy,
                     ):
                         shutil.copyfileobj(source, copy)
+
+
+def _numbers(settings: dict[str, Any]) -> tuple[int, int, int]:
+    """Return the fewest and the most workers, 0 where that is left open, and a worker's threads.
+
+    Raises:
+        OverflowError, TypeError, ValueError: when one of them is no number, or the section of the
+            handler no section.
+
+    """
+    handler = dict(settings.get("handler") or {})
+    fewest, most = settings.get("minWorkers", 1), settings.get("maxWorkers", 0)
+    return int(fewest), int(most), int(handler.get("num_threads", 1))
 
 
 def _stays(entry: zipfile.ZipInfo) -> bool:

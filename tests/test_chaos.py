@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,13 +12,14 @@ import numpy as np
 import pytest
 
 from chaos import clients as many
-from chaos import defaults
+from chaos import defaults, malformed
 from chaos.parts import Offline, sentence
 from chaos.report import survive
 from chaos.scene import FIRST, SECOND, Scene
 from chaos.table import FAULTS
 from chaos.traffic import Traffic
 from model_src.errors import ServerError
+from serving import deploy
 from serving.client import AnswerError
 from serving.process import birth, group
 from serving.server import Server
@@ -52,6 +54,27 @@ def test_a_fault_is_survived(scene: Scene, name: str) -> None:
     assert outcome.passed, outcome
     assert outcome.numbers
     assert outcome.said
+
+
+def test_a_stop_that_only_kills_is_not_survived(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deploy, "stop", lambda run_dir, _: deploy.running(run_dir).end())
+    outcome = survive(FAULTS["stop"], scene)
+    assert not outcome.passed
+    assert outcome.numbers["under_way"] > 0
+    assert outcome.numbers["failed"] > 0
+
+
+def test_mates_that_never_share_a_batch_prove_nothing(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(malformed, "_STEP", 100)
+    monkeypatch.setattr(malformed, "batches", lambda _: Counter({1: 10, 2: 1}))
+    outcome = survive(FAULTS["malformed"], scene)
+    assert not outcome.passed
+    assert outcome.numbers["batches of two and more"] == 1
+    assert outcome.numbers["other than documented"] == 0
 
 
 def test_every_answer_is_judged_by_its_own_sentence(scene: Scene) -> None:

@@ -2,26 +2,32 @@
 
 import contextlib
 import json
+import socket
 import socketserver
 import threading
 import time
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent import futures
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import grpc
 import numpy as np
 import pytest
 
-from chaos import defaults, nuisances, soak, worker_kill
+from chaos import limits, nuisances, soak, strangers, wire, worker_kill
 from chaos import traffic as traffic_module
 from chaos.parts import Offline, sentence
+from chaos.payload import Payload
 from chaos.repeated import repeated
 from chaos.scene import Scene
 from chaos.stop import accepted
 from chaos.traffic import Record, Traffic
-from chaos.wire import Wire
+from chaos.wire import Reply, Wire, problem
 from serving.server import Server
 
 
@@ -147,6 +153,23 @@ def test_slow_senders_send_a_whole_header_and_then_a_body_by_the_byte(
         assert not body.strip(b"a")
 
 
+def test_every_limit_is_asked_beside_the_others_or_after_them(
+    listener: tuple[_Listener, Server], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found = listener[1]
+    with zipfile.ZipFile(tmp_path / "a.mar", "w") as packed:
+        packed.writestr("model/config.json", '{"n_ctx": 100}')
+    every, wrong = len([*limits._limits(100)]), list[str]()
+    monkeypatch.setattr(limits, "_PAUSE", 0.01)
+    with limits._edges(Wire(found), tmp_path / "a.mar", Offline({}), wrong):
+        deadline = time.monotonic() + 20
+        while not wrong and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert wrong
+    assert len({*wrong}) == every
+    assert all("401" in said for said in wrong)
+
+
 def test_a_proxy_of_the_environment_does_not_stand_for_the_server(
     listener: tuple[_Listener, Server], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -155,12 +178,55 @@ def test_a_proxy_of_the_environment_does_not_stand_for_the_server(
     for name in ("http_proxy", "HTTP_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
     monkeypatch.setenv("no_proxy", "")
-    assert not [*defaults._strangers(found)]
+    assert not [*strangers.over_rest(found)]
     assert len(made.got) == 6
     mar = tmp_path / "good.mar"
     mar.write_bytes(b"archive")
-    assert not [*defaults._addresses(replace(found, run_dir=tmp_path), mar)]
+    assert not [*strangers.addresses(replace(found, run_dir=tmp_path), mar)]
     assert not [*tmp_path.parent.glob("stranger.mar"), *tmp_path.glob("stranger.mar")]
+
+
+def test_a_grpc_port_that_asks_for_no_key_or_the_wrong_one_is_told(
+    listener: tuple[_Listener, Server],
+) -> None:
+    """One port lets everybody in, the other takes the key of the first."""
+
+    def let_in(_: bytes, context: grpc.ServicerContext) -> bytes:
+        return b""
+
+    def mixed_up(_: bytes, context: grpc.ServicerContext) -> bytes:
+        if dict(context.invocation_metadata()).get("authorization") != "Bearer inference key":
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, "")
+        return b""
+
+    ports, servers = {}, []
+    for port, answer in (("inference", let_in), ("management", mixed_up)):
+        made = grpc.server(futures.ThreadPoolExecutor(1))
+        made.add_generic_rpc_handlers((_Every(answer),))
+        ports[f"grpc_{port}"] = made.add_insecure_port("127.0.0.1:0")
+        made.start()
+        servers.append(made)
+    assert [*strangers.over_grpc(replace(listener[1], ports=ports), "any")] == [
+        "gRPC inference with no token: OK",
+        "gRPC inference with a wrong token: OK",
+        "gRPC inference with the token for management: OK",
+        "gRPC management with the token for inference: OK",
+        "gRPC management with its own token: PERMISSION_DENIED",
+    ]
+    for made in servers:
+        made.stop(None).wait()
+
+
+class _Every(grpc.GenericRpcHandler):
+    """Answers every method in the same way."""
+
+    def __init__(self, answer: Callable[[bytes, grpc.ServicerContext], bytes]) -> None:
+        """Take how to answer."""
+        self._handler = grpc.unary_unary_rpc_method_handler(answer)
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        """Return the handler of any method."""
+        return self._handler
 
 
 def test_a_killed_worker_that_needs_two_starts_is_counted_twice(
@@ -196,3 +262,30 @@ def test_wrong_replies_to_malformed_requests_are_told_in_the_soak(
     with soak._malformed(Wire(listener[1]), Offline({})) as wrong:
         time.sleep(0.3)
     assert any("401" in each for each in wrong)
+
+
+def test_only_what_is_not_whole_may_be_met_with_silence() -> None:
+    offline = Offline({})
+    half = Payload("half", b"", raw=True, partial=True)
+    whole, request = replace(half, partial=False), Payload("a request", b"")
+    silent, closed = Reply(silent=True), Reply()
+    assert [problem(half, reply, offline) for reply in (silent, closed)] == ["", ""]
+    assert problem(whole, silent, offline) == "half: no answer in time"
+    assert problem(whole, closed, offline) == ""
+    assert problem(request, closed, offline) == "a request: 0"
+
+
+def test_an_error_without_a_message_is_taken_only_where_it_is_known() -> None:
+    reply = Reply(400, b'{"code": 400, "type": "StackOverflowError"}')
+    assert problem(Payload("known", b"", bare=True), reply, Offline({})) == ""
+    assert problem(Payload("other", b""), reply, Offline({})) == "other: no JSON error"
+
+
+def test_a_closed_connection_is_told_from_a_silent_one() -> None:
+    for closes in (True, False):
+        here, there = socket.socketpair()
+        here.settimeout(0.05)
+        with contextlib.closing(there):
+            if closes:
+                there.shutdown(socket.SHUT_WR)
+            assert wire._read(here, partial(wire._begun, here)) == Reply(silent=not closes)

@@ -139,3 +139,31 @@ def test_a_fault_that_is_not_survived_fails_the_verb_and_is_met_again(
     met.clear()
     assert _run("--results", tmp_path) == 1
     assert met == ["lost", "won"]
+
+
+def test_the_table_is_printed_and_says_what_was_not_run_or_is_of_older_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def won(scene: Scene) -> Outcome:
+        return Outcome(passed=True, numbers={"asked": 1}, said="nothing was done")
+
+    monkeypatch.setattr(chaos, "FAULTS", {"a": Fault("A.", won), "b": Fault("B.", won)})
+    row = "| `a` | A. | nothing was done | asked 1 | 0 | **pass** |"
+    assert _run("--short", "--results", tmp_path) == 0
+    said = capsys.readouterr().out
+    assert row in said
+    assert "is written" not in said
+    assert _run("--results", tmp_path) == 0
+    said = capsys.readouterr().out
+    assert row in said
+    assert "chaos.md is written." in said
+    assert _run("--results", tmp_path) == 0
+    said = capsys.readouterr().out
+    assert row in said
+    assert "Nothing was left to run" in said
+    assert "is written" not in said
+    monkeypatch.setattr(report, "code", lambda: "of newer code")
+    assert _run("--results", tmp_path, "--fault", "b") == 0
+    markdown = (tmp_path / "chaos.md").read_text(encoding="utf-8")
+    assert row.replace("**pass**", "**pass** (older code)") in markdown
+    assert "| `b` | B. | nothing was done | asked 1 | 0 | **pass** |" in markdown

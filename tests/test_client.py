@@ -177,6 +177,18 @@ def test_a_key_that_was_rotated_is_read_again(fake: Fake) -> None:
         assert fake.keys[-1] == key
 
 
+def test_a_key_file_that_is_being_written_is_read_again_from_the_first_time_on(
+    fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half = '{"inference": {"ke'
+    fake.key_file.write_text(half, encoding="utf-8")
+    with pytest.raises(ServerError, match=r"key_file\.json"):
+        asking(fake)
+    monkeypatch.setattr(time, "sleep", lambda _: fake.give("second"))
+    assert asking(fake).predict("a")["label"] == "a"
+    assert fake.keys == ["second"]
+
+
 def test_a_wrong_key_is_told_without_the_key(fake: Fake) -> None:
     refused = {"code": 400, "type": "InvalidKeyException", "message": "Token is wrong"}
     fake.script = lambda body, key: (400, refused, {})

@@ -205,6 +205,24 @@ def test_what_fails_or_is_late_is_an_error_of_its_own(
     assert "secret" not in caplog.text
 
 
+def test_explanations_that_are_late_compute_nothing() -> None:
+    """TorchServe kills a worker that is silent for too long, and each costs a forward pass."""
+    asked: list[str] = []
+
+    def late(text: str, *rest: object, **more: object) -> None:
+        asked.append(text)
+        raise TimeoutError
+
+    made = handler(Fragile())
+    made.seconds = -1.0
+    made.__dict__["_explainer"] = types.SimpleNamespace(explain=late)
+    body = json.dumps({"instances": ["great"] * MAX_EXPLAINED}).encode()
+    (first, second), _ = ask(made, [body, body], **EXPLAIN)
+    for answer in (first, second):
+        assert [each["code"] for each in answer["explanations"]] == [503] * MAX_EXPLAINED
+    assert not asked
+
+
 def test_a_damaged_model_keeps_a_worker_from_starting(tiny: Models, tmp_path: Path) -> None:
     (tmp_path / "explain").mkdir()
     with pytest.raises(BundleError, match="is no whole bundle"):

@@ -11,6 +11,7 @@ from pathlib import Path
 import grpc
 import pytest
 
+from chaos import strangers
 from model_src.errors import ServerError
 from serving import grpc_client
 from serving.client import Client, read_key
@@ -33,7 +34,7 @@ class Fake:
         self.keys: list[str] = []
         self.key_file = folder / "key_file.json"
         self.give("first")
-        asked, said = grpc_client._messages()
+        asked, said = grpc_client.messages()
 
         def answer(request: object, context: grpc.ServicerContext) -> object:
             body = json.loads(request.input["data"])  # type: ignore[attr-defined]
@@ -50,7 +51,7 @@ class Fake:
             request_deserializer=asked.FromString,
             response_serializer=said.SerializeToString,
         )
-        service, method = grpc_client._METHOD.strip("/").split("/")
+        service, method = grpc_client.METHOD.strip("/").split("/")
         self.server = grpc.server(futures.ThreadPoolExecutor(2))
         self.server.add_generic_rpc_handlers(
             (grpc.method_handlers_generic_handler(service, {method: handler}),)
@@ -78,7 +79,7 @@ def test_the_messages_are_those_that_torchserve_ships() -> None:
         text = packed.read("proto/inference.proto").decode()
     assert f"package {grpc_client._PACKAGE};" in text
     assert "rpc Predictions(PredictionsRequest) returns (PredictionResponse)" in text
-    for message in grpc_client._messages():
+    for message in grpc_client.messages():
         name = message.DESCRIPTOR.name
         (body,) = re.findall(rf"message {name} \{{(.*?)\n\}}", text, re.DOTALL)
         shipped = {(field, int(i)) for field, i in re.findall(r"(\w+) = (\d+);", body)}
@@ -177,6 +178,10 @@ def test_errors_are_those_of_rest(both: Callable[..., tuple[Client, Client]]) ->
     over_grpc = both(NAME)[0]
     large, good = over_grpc.stream(["x" * 1_100_000, "great"])
     assert (large["code"], good["label"]) == (413, "good")
+
+
+def test_without_its_own_key_neither_port_answers(live: Server) -> None:
+    assert not [*strangers.over_grpc(live, NAME)]
 
 
 def test_the_verb_takes_the_address_and_no_log_holds_a_sentence_or_a_token(

@@ -190,3 +190,20 @@ def test_an_archive_with_two_files_of_one_name_is_refused(mar: Path, tmp_path: P
         packed.writestr(WEIGHTS, b"other")
     with pytest.raises(ServerError, match="is damaged"):
         Archive.read(bad)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *("minWorkers: x", "minWorkers: null", "minWorkers: .inf", "maxWorkers: [1]"),
+        *("handler: 5", "handler: glove", "handler: {num_threads: many}", "[1"),
+    ],
+)
+def test_an_archive_whose_settings_are_no_numbers_is_refused(tmp_path: Path, settings: str) -> None:
+    bad = tmp_path / "bad.mar"
+    model = {"modelName": "bad", "modelVersion": "1.0", "configFile": "model-config.yaml"}
+    with zipfile.ZipFile(bad, "w") as packed:
+        packed.writestr("model-config.yaml", settings)
+        packed.writestr("MAR-INF/MANIFEST.json", json.dumps({"model": model}))
+    with pytest.raises(ServerError, match=r"bad\.mar is damaged"):
+        Archive.read(bad).admit(tmp_path / "store", version="1.0", default=True)

@@ -1,0 +1,84 @@
+"""A real TorchServe that fails to start again, or to be stopped in time."""
+
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from chaos import parts
+from chaos.altered import SLOW, with_handler
+from model_src.errors import ServerError
+from serving import launch, server
+from serving.client import Client
+from serving.process import birth, end_group, group
+from serving.server import Options, Server
+from tests.conftest import verb
+
+
+@pytest.fixture(scope="module")
+def mar(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small archive."""
+    return parts.make(tmp_path_factory.mktemp("lifecycle"), "1.0")[0]
+
+
+def test_a_restart_that_fails_leaves_what_the_next_one_brings_back(
+    mar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = server.start(mar.parent, [str(mar)], tmp_path)
+    end_group(first.pid, patience=0)
+    failed: list[int] = []
+
+    def fail(run_dir: Path, pid: int, *_: object) -> None:
+        failed.append(pid)
+        raise ServerError("no READY worker")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(launch, "wait", fail)
+        with pytest.raises(ServerError, match="no READY worker"):
+            server.restart(tmp_path, options=Options(workers=3))
+    assert not group(failed[0])
+    assert Server.find(tmp_path) is None
+    assert Server.read(tmp_path) == first
+    assert not first.key_file.exists()
+    second = server.restart(tmp_path)
+    try:
+        assert second.served == first.served
+        assert second.ready(parts.NAME) == 1
+    finally:
+        second.end()
+    assert Server.read(tmp_path) is None
+    assert not (tmp_path / launch.STORE).exists()
+
+
+def test_a_pid_that_was_given_to_another_process_is_left_alone(tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "60"], start_new_session=True) as other:
+        born = birth(other.pid)
+        assert born
+        Server(tmp_path, other.pid, born - 1, {}, []).end()
+        assert birth(other.pid) == born
+        Server(tmp_path, other.pid, born, {}, []).end()
+        assert birth(other.pid) is None
+
+
+@pytest.mark.parametrize("seconds", [60, 0.5])
+def test_a_stop_tells_whether_all_that_was_under_way_is_answered(
+    mar: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], seconds: float
+) -> None:
+    slow = with_handler(mar, tmp_path / "slow" / mar.name, SLOW.format(seconds=3))
+    run_dir = tmp_path / "run"
+    found = server.start(slow.parent, [str(slow)], run_dir)
+    client = Client(found.url(parts.NAME), found.key_file, attempts=1)
+    idle = seconds > 3
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(client.predict, "a film")
+        time.sleep(1)
+        said = verb(capsys, "serve", "stop", "--run_dir", run_dir, "--seconds", seconds)
+        if idle:
+            assert asked.result()["scores"]
+        else:
+            assert isinstance(asked.exception(), ServerError)
+    assert said.startswith(f"stopped the server of {run_dir}")
+    assert ("was not known to be idle" in said) is not idle
+    assert not group(found.pid)
