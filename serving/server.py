@@ -274,7 +274,7 @@ def _start(
     launch.prepare(run_dir, served, ports, options.properties | life)
     started = None
     try:
-        process = launch.launch(run_dir)
+        process = launch.launch(run_dir, served)
         _CHILDREN[process.pid] = process
         started = Server(run_dir, process.pid, birth(process.pid) or 0, ports, served, minutes)
         started = start_keeper(started)

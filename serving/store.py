@@ -48,6 +48,7 @@ class Served:
     threads: int
     default: bool
     batch_delay: int = 0  # maxBatchDelay; 0 where the archive names none
+    form: str = ""  # the format of its export; empty where the archive names none
 
     @property
     def file(self) -> str:
@@ -64,6 +65,7 @@ class Archive:
     version: str
     settings: dict[str, Any]
     golden: list[dict[str, Any]]
+    form: str = ""
 
     @classmethod
     def read(cls, mar: Path) -> "Archive":
@@ -84,13 +86,13 @@ class Archive:
                 settings = dict(yaml.safe_load(found) or {})
                 _numbers(settings)
                 record = json.loads(packed.read(_GOLDEN)) if _GOLDEN in names else {}
-                golden = record.get("golden", [])
+                golden, form = record.get("golden", []), str(record.get("format", ""))
                 whole = inside and packed.testzip() is None
         except _DAMAGE:
             whole = False
         if not whole or not (NAME.fullmatch(name) and NAME.fullmatch(version)):
             raise ServerError(f"{mar} is damaged: make it with archive again")
-        return cls(mar, name, version, settings, golden)
+        return cls(mar, name, version, settings, golden, form)
 
     def admit(
         self, store: Path, *, version: str, workers: int = 0, threads: int = 0, default: bool
@@ -105,7 +107,7 @@ class Archive:
         }
         delay = self.settings.get("maxBatchDelay")
         milliseconds = delay if isinstance(delay, int) else 0
-        served = Served(self.name, version, workers, threads, default, milliseconds)
+        served = Served(self.name, version, workers, threads, default, milliseconds, self.form)
         replace(self, version=version, settings=settings).save(store / served.file)
         return served
 

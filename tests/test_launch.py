@@ -10,12 +10,13 @@ import yaml
 
 from benchmarks import launch, results
 from benchmarks.launch import Setting
-from model_src.errors import ServerError
-from serving.launch import ALLOCATORS, library
+from model_src.errors import BundleError, ServerError
+from model_src.predictor import Predictor
+from serving.launch import ALLOCATORS, allocator, library
 from serving.process import environment
 from serving.server import Server
-from serving.store import Archive
-from tests.conftest import exported, tiny_config
+from serving.store import Archive, Served
+from tests.conftest import INSTALLED, Models, exported, tiny_config
 from train import data, loop
 
 SPY = """
@@ -124,3 +125,26 @@ def test_workers_and_threads_are_written_into_the_copy_that_is_served(tmp_path: 
     (tmp_path / "b.mar").write_bytes((tmp_path / "a.mar").read_bytes()[:100])
     with pytest.raises(ServerError, match=r"b\.mar is damaged"):
         Archive.read(tmp_path / "b.mar")
+
+
+def test_openvino_is_served_without_another_allocator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It frees what that one has given by libc, and each of its workers would die at once."""
+    monkeypatch.delenv("LD_PRELOAD", raising=False)
+    monkeypatch.setattr("serving.launch.library", lambda name: f"lib{name}.so")
+    served = [
+        Served("a", "1.0", 1, 1, default=True, form=form) for form in ("int8", "openvino-bf16")
+    ]
+    assert allocator(served[:1]) == f"lib{ALLOCATORS[0]}.so"
+    assert allocator(served) == ""
+    monkeypatch.setenv("LD_PRELOAD", "own.so")
+    assert allocator(served) == "own.so"
+
+
+@pytest.mark.skipif("openvino" not in INSTALLED, reason="the format openvino needs its packages")
+def test_openvino_beside_another_allocator_is_refused(
+    tiny: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a sentence instead of a crash, when it is deployed to a server that has one."""
+    monkeypatch.setenv("LD_PRELOAD", "/usr/lib/libtcmalloc_minimal.so.4")
+    with pytest.raises(BundleError, match=r"OpenVINO does not run with LD_PRELOAD=.*tcmalloc"):
+        Predictor.load(tiny.exports["glove-cnn-openvino"])

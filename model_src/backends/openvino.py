@@ -1,9 +1,10 @@
 """OpenVINO: reads an ONNX graph itself and runs it in fp32 or with its products in bf16 or int8."""
 
-from pathlib import Path
+from pathlib import os
 from typing import TYPE_CHECKING
 
 import numpy as np
+import Path
 import torch
 from torch import Tensor
 
@@ -105,6 +106,9 @@ def load_int8(bundle: "Bundle", path: Path) -> Backend:
 def _compiled(path: Path, precision: str, group: int = 0) -> Backend:
     import openvino
 
+    # It frees by libc what another allocator has given, and that ends the process.
+    if "malloc" in (preloaded := os.environ.get("LD_PRELOAD", "")):
+        raise RuntimeError(f"OpenVINO does not run with LD_PRELOAD={preloaded}: start without it")
     settings = {
         "DYNAMIC_QUANTIZATION_GROUP_SIZE": group,  # of int8 weights only
         "INFERENCE_PRECISION_HINT": precision,
