@@ -1,10 +1,10 @@
 """OpenVINO: reads an ONNX graph itself and runs it in fp32 or with its products in bf16 or int8."""
 
-from pathlib import os
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import Path
 import torch
 from torch import Tensor
 
