@@ -1,6 +1,7 @@
 """Write a trained model in a serving format and compare both."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,7 @@ def run(args: argparse.Namespace) -> None:
     if aim not in AIMS:
         raise ConfigError(f"unknown aim --for {aim}{nearest(aim, AIMS)}")
     torch.set_num_threads(args.num_threads)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # as in a served worker
     texts, gold = _sample(args.model_path, loaded)
     save_path = (
         args.save_path or ROOT / "exports" / f"{args.model_path.resolve().name}-{args.format}"

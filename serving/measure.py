@@ -19,6 +19,8 @@ BATCH = 32
 # Latency of one length: rounds of some calls of each contender, until the median is known or the
 # time is over. A run of calls, because a served model has the caches to itself.
 _WARM_UP, _ROUNDS, _CALLS, _SECONDS = 4, 10, 5, 0.25
+# Batches before the timed ones: a runtime prepares itself for lengths that it has not met.
+_FIRST = 2
 
 # What a format may cost: see ``problem``.
 MAX_DP = 1e-4
@@ -190,6 +192,9 @@ def _answers(
     """Return each predictor's answers and its median rate, a batch of each in turn."""
     answers: list[list[Prediction]] = [[] for _ in every]
     rates: list[list[float]] = [[] for _ in every]
+    for predictor in every:
+        for _ in range(_FIRST):
+            predictor.predict(texts[:BATCH], BATCH)
     for start in tqdm(range(0, len(texts), BATCH), desc="compare", unit=" batches"):
         batch = texts[start : start + BATCH]
         for predictor, own, speed in zip(every, answers, rates, strict=True):
