@@ -15,7 +15,7 @@ import torch
 
 from handlers import wire
 from handlers.body import MAX_BODY
-from handlers.headers import WORKER, headers_of
+from handlers.headers import LAST, WORKER, headers_of
 from handlers.ledger import Ledger
 from handlers.openinference import Model
 from handlers.protocol import MAX_INSTANCES, Answer, Failure, Request, encode, parse, reply
@@ -103,6 +103,8 @@ class BaseHandler:
             context.set_response_content_type(i, "application/json")
             if WORKER in headers[i]:
                 context.set_response_header(i, WORKER, str(os.getpid()))
+            if not headers[i]:  # as over gRPC
+                context.set_response_header(i, *LAST)
             every += own
             out.append(encode(value))
         self.ledger.add(len(data), every)

@@ -1,9 +1,12 @@
-"""The headers of a request, and the one that only the server's own management sends."""
+"""The headers of a request, and those that TorchServe or our own management reads."""
 
 from typing import Any
 
 # A request with this header learns the pid of its worker, which is how a server is drained.
 WORKER = "x-worker"
+# Of an answer over gRPC: no more follows. Without it one call of StreamPredictions, which asks for
+# many, ends in an error of Java's own, with the worker and all that it was answering.
+LAST = ("ts_stream_next", "false")
 
 
 def headers_of(context: Any, i: int) -> dict[str, str]:  # noqa: ANN401 - TorchServe's own class

@@ -3,6 +3,7 @@
 import json
 import re
 import sysconfig
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent import futures
@@ -178,6 +179,26 @@ def test_errors_are_those_of_rest(both: Callable[..., tuple[Client, Client]]) ->
     over_grpc = both(NAME)[0]
     large, good = over_grpc.stream(["x" * 1_100_000, "great"])
     assert (large["code"], good["label"]) == (413, "good")
+
+
+def test_a_call_for_a_stream_gets_its_answer_and_costs_no_worker(live: Server) -> None:
+    """TorchServe's own error at an answer that is no stream ends the worker."""
+    asked, said = grpc_client.messages()
+    pids = {each["pid"] for each in live.workers(NAME)}
+    key = ("authorization", f"Bearer {read_key(live.key_file, 'inference')}")
+    with grpc.insecure_channel(f"127.0.0.1:{live.ports['grpc_inference']}") as channel:
+        stream = channel.unary_stream(
+            grpc_client.METHOD.replace("/Predictions", "/StreamPredictions"),
+            request_serializer=asked.SerializeToString,
+            response_deserializer=said.FromString,
+        )
+        for body in (b'{"text": "great"}', b"raw text"):
+            request = asked(model_name=NAME, input={"data": body})
+            found = [json.loads(each.prediction) for each in stream(request, 30, (key,))]
+            assert len(found) == 1
+            assert found[0]["label"]
+    time.sleep(1)  # a worker that is lost would be missed by then
+    assert {each["pid"] for each in live.workers(NAME)} == pids
 
 
 def test_without_its_own_key_neither_port_answers(live: Server) -> None:
