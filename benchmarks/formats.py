@@ -72,6 +72,7 @@ def made_with(model: str, form: str, texts: list[str]) -> dict[str, Any]:
         "versions": machine.versions(packages),
         "missing": missing(form, to_export=True),
         "machine": machine.describe(),
+        "code": results.code(["model_src", "serving/measure.py"]),
     }
 
 

@@ -1,5 +1,6 @@
 """What all benchmarks do with what they find: JSON to go on from, and a table to read."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Sequence
@@ -40,3 +41,14 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 def typed(path: Path) -> Path:
     """Return ``path`` as typed in the project's folder."""
     return Path(os.path.relpath(path, ROOT))
+
+
+def code(places: Iterable[str], root: Path = ROOT) -> str:
+    """Return a short name of all the code in ``places``, files and folders under ``root``."""
+    found = hashlib.sha256()
+    for each in places:
+        for path in sorted([root / each, *(root / each).rglob("*")]):
+            if path.is_file() and path.suffix != ".pyc":
+                content = hashlib.sha256(path.read_bytes()).hexdigest()
+                found.update(f"{path.relative_to(root)} {content}\n".encode())
+    return found.hexdigest()[:12]

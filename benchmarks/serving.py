@@ -89,7 +89,7 @@ def run(
             "machine": machine.describe(),
             "allocator": Path(allocator()).name,
             "batch": MODEL_CONFIG["batchSize"],
-            "code": code(),
+            "code": results.code(_CODE),
             "versions": tools,
             "peers": {each: _shown(each, packages) for each, packages in pinned.items()},
         }
@@ -108,17 +108,6 @@ def _shown(name: str, packages: dict[str, str]) -> dict[str, str]:
     """Return the versions a reader looks for, and one name for all of the packages."""
     own = {each: packages[each] for each in (name, "fastapi", "uvicorn") if each in packages}
     return own | {"all": hashlib.sha256(json.dumps(packages).encode()).hexdigest()[:12]}
-
-
-def code(root: Path = results.ROOT) -> str:
-    """Return a short name of all the code that is measured."""
-    found = hashlib.sha256()
-    for each in _CODE:
-        for path in sorted([root / each, *(root / each).rglob("*")]):
-            if path.is_file() and path.suffix != ".pyc":
-                content = hashlib.sha256(path.read_bytes()).hexdigest()
-                found.update(f"{path.relative_to(root)} {content}\n".encode())
-    return found.hexdigest()[:12]
 
 
 def _measure(

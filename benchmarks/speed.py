@@ -49,6 +49,7 @@ def run(data_dir: Path, folder: Path, choice: Choice, aims: dict[str, Aim] = AIM
             "versions": {form: machine.versions(FORMATS[form].needs) for form in formats},
             "missing": {form: missing(form, to_export=True) for form in formats},
             "machine": machine.describe(),
+            "code": results.code(["model_src", "benchmarks/turns.py"]),
         }
         if models.get(name, {}).get("made_with") == made_with:
             continue

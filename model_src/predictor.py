@@ -50,7 +50,7 @@ class Predictor:
         require(name)
         try:
             return cls.of(bundle, name)
-        except (RuntimeError, SafetensorError) as reason:
+        except (ImportError, RuntimeError, SafetensorError) as reason:
             file = folder / FORMATS[name].file
             raise BundleError(f"{file} cannot be loaded: {reason}") from None
 

@@ -96,16 +96,26 @@ def load_source(model_dir: Path, save_path: Path) -> Predictor:
 
 
 def make(source: Bundle, name: str, folder: Path) -> Candidate:
-    """Write the whole export directory ``folder``, without measures, and load it."""
+    """Write the whole export directory ``folder``, without measures, and load it.
+
+    Raises:
+        PackageError: when a package or a tool that the format needs is missing.
+        RefusedError: when one is there and does not work.
+
+    """
     require(name, to_export=True)
     entry = FORMATS[name]
     folder.mkdir()
     source.write_common(folder)
-    entry.export(eager.load(source), folder / entry.file)
     exported = replace(source, folder=folder, kind="export")
-    began = time.perf_counter()
-    predictor = Predictor.of(exported, name)
-    load_ms = round((time.perf_counter() - began) * 1000, 1)
+    try:
+        entry.export(eager.load(source), folder / entry.file)
+        began = time.perf_counter()
+        predictor = Predictor.of(exported, name)
+        load_ms = round((time.perf_counter() - began) * 1000, 1)
+    except (ImportError, RuntimeError) as reason:  # of a package, of a compiler
+        said = str(reason).partition("\n")[0] or type(reason).__name__
+        raise RefusedError(f"the format {name} cannot be made on this machine: {said}") from reason
     golden = [
         {"text": text, "scores": prediction.scores}
         for text, prediction in zip(GOLDEN, predictor.predict(list(GOLDEN)), strict=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import contestants, load, paused, serving, serving_report
+from benchmarks import contestants, load, paused, results, serving, serving_report
 from benchmarks.contestants import Contestant, Model
 from benchmarks.load import Target
 from benchmarks.peers import PEERS, Peer, environments
@@ -212,9 +212,9 @@ def test_other_code_is_measured_again(tmp_path: Path) -> None:
     for content in ("1", "2"):
         (tmp_path / "serving").mkdir(exist_ok=True)
         (tmp_path / "serving" / "a.py").write_text(content, encoding="utf-8")
-        found.append(serving.code(tmp_path))
+        found.append(results.code(serving._CODE, tmp_path))
     (tmp_path / "serving" / "a.pyc").write_text("compiled", encoding="utf-8")
-    assert found[0] != found[1] == serving.code(tmp_path)
+    assert found[0] != found[1] == results.code(serving._CODE, tmp_path)
 
 
 # A server with a child that spins in a session of its own.

@@ -242,3 +242,19 @@ def test_quickstart_takes_torchscript_where_int8_is_refused(
     made = _write_export(road, Bundle.read(model), loaded, tmp_path / "x")
     assert (made.folder / FORMATS["torchscript"].file).exists()
     assert "refused: int8 loses" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("reason", [ImportError("no libx.so"), RuntimeError("no such op\nat ...")])
+def test_a_format_that_is_installed_but_does_not_work_is_one_sentence(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: Exception
+) -> None:
+    """A package whose library is missing, a compiler that fails."""
+
+    def broken(*_: object) -> None:
+        raise reason
+
+    monkeypatch.setitem(FORMATS, "int8", replace(FORMATS["int8"], export=broken))
+    first = str(reason).partition("\n")[0]
+    with pytest.raises(RefusedError, match=f"^the format int8 cannot be made .*: {first}$"):
+        export(model, "int8", tmp_path / "made", ["great"], None)
+    assert not (tmp_path / "made").exists()

@@ -11,6 +11,7 @@ import torch
 
 from handlers.base import BaseHandler, chunks
 from handlers.glove import GloveHandler
+from handlers.headers import LAST
 from handlers.protocol import MAX_INSTANCES, parse
 from handlers.transformer import TransformerHandler
 from model_src.decode import Prediction, decode
@@ -124,6 +125,11 @@ class Context:
     def set_response_content_type(self, i: int, kind: str) -> None:
         """Every answer is JSON."""
         assert kind == JSON
+
+    def set_response_header(self, i: int, name: str, value: str) -> None:
+        """Only to gRPC, which sends no headers, it is said that no more follows."""
+        assert (name, value) == LAST
+        assert not self.headers[i]
 
 
 class Fragile:

@@ -190,7 +190,10 @@ def _session(path: Path) -> Backend:
 
     def run(ids: Tensor, mask: Tensor) -> Tensor:
         inputs = {"ids": ids.numpy()} | ({"mask": mask.numpy()} if masked else {})
-        (logits,) = session.run(["logits"], inputs)
+        try:
+            (logits,) = session.run(["logits"], inputs)
+        except Exception as reason:  # noqa: BLE001 - likewise
+            raise RuntimeError(str(reason)) from None
         return torch.from_numpy(logits)
 
     return run
