@@ -87,7 +87,7 @@ ROWS["glove-cnn-taught"] = replace(
     teacher="mpnet-cls",
     more={"sst2": "--distill_copies 1 --epoch 5"},
 )
-# MiniLM teaches the DenseNets: MPNet's answers took the CNN no further and five times as long.
+# MiniLM teaches the DenseNets: MPNet takes hours to train on SST-2, and its answers long as well.
 for _config in ("densenet-cnn", "densenet-dsa"):
     ROWS[f"{_config}-taught"] = replace(
         ROWS[_config],

@@ -124,8 +124,7 @@ def _attend(
 ) -> Tensor:
     """Compute what ``attend`` of the lean form does, from the same product of q, k and v.
 
-    Their ``width`` is a constant of the graph: eight operations a layer less than to compute it,
-    and the runtime, which then knows the shapes, joins more of the others.
+    Their ``width`` is a constant of the graph: eight operations a layer less than to compute it.
     """
     q, k, v = qkv.split([width] * 3, dim=-1)
     if first:
