@@ -21,7 +21,7 @@ _TITLES = {
     "mpnet": "MPNet-base",
 }
 _HEADS = {"cnn": "CNN", "cls": "CLS"}
-_REMOVED = (2, 4, 6)
+_REMOVED = (4, 6, 8)
 
 
 def _entries() -> dict[str, Entry]:

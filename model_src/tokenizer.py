@@ -1,5 +1,6 @@
 """Text to ids: words for GloVe, subwords for transformers; the same in training and serving."""
 
+import functools
 import json
 import re
 import sys
@@ -202,9 +203,22 @@ def pad_batch(rows: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
     sizes = [len(row) for row in rows]
     longest = max(sizes)
     # By numpy, which reads lists in a third of the time that torch takes.
-    if min(sizes) == longest:  # as a sentence alone is
+    if len(rows) == 1:
+        return torch.from_numpy(np.array(rows, dtype=np.int64)), _all(longest)
+    if min(sizes) == longest:
         ids = torch.from_numpy(np.array(rows, dtype=np.int64))
         return ids, torch.ones((len(rows), longest), dtype=torch.bool)
     padded = [row + [pad_id] * (longest - size) for row, size in zip(rows, sizes, strict=True)]
     ids, lengths = (torch.from_numpy(np.array(x, dtype=np.int64)) for x in (padded, sizes))
     return ids, torch.arange(longest)[None, :] < lengths[:, None]
+
+
+@functools.lru_cache(maxsize=1024)
+def _all(length: int) -> Tensor:
+    """Return the mask of one sentence, of which nobody may change anything.
+
+    A tenth of an answer's time is saved by not making it: other work in between leaves the caches
+    without torch's code.
+    """
+    with torch.inference_mode(mode=False):  # so that training may use it too
+        return torch.ones((1, length), dtype=torch.bool)

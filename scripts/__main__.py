@@ -71,7 +71,7 @@ def main(argv: list[str]) -> int:
         sys.stderr.write(f"error: {error.strerror or error}{where}\n")
         return 1
     except KeyboardInterrupt:
-        sys.stderr.write("\ninterrupted; what was finished is kept, the same command goes on\n")
+        sys.stderr.write("\ninterrupted; nothing half done is left, and the same command goes on\n")
         # Python notes an interruption inside exec of a string, as dataclasses do, even where it is
         # handled, and would kill itself with SIGINT at the end; the next exec clears the note.
         exec("")  # noqa: S102

@@ -258,4 +258,4 @@ def test_an_interruption_ends_as_any_other_wherever_it_comes(tmp_path: Path, mom
         check=False,
     )
     assert done.returncode == 130, done.stderr
-    assert "interrupted; what was finished is kept" in done.stderr
+    assert "interrupted; nothing half done is left" in done.stderr

@@ -146,12 +146,27 @@ def test_only_int8_of_onnx_runtime_is_given_its_own_attention(tiny: Models, name
 
     own = name == "onnx-int8"
     made = [pair for pair in PAIRS if f"{'-'.join(pair)}-{name}" in EXPORTS]
-    for pair in (pair for pair in made if pair[0] in {"bert", "mpnet"}):
+    for pair in (pair for pair in made if pair[0] in {"bert", "mpnet", "bart"}):
         folder = tiny.exports[f"{'-'.join(pair)}-{name}"]
         graph = onnx.load(folder / FORMATS[name].file).graph
         count = [node.op_type for node in graph.node].count("MultiHeadAttention")
-        layers = Bundle.read(folder).shape["num_hidden_layers"]
+        shape = Bundle.read(folder).shape
+        if pair[0] == "bart":  # its decoder's layers look at the encoder too
+            layers = shape["encoder_layers"] + 2 * shape["decoder_layers"]
+        else:
+            layers = shape["num_hidden_layers"]
         assert count == (layers if own else 0)
+
+
+def test_a_cnn_in_int8_of_onnx_runtime_reads_its_windows_at_once(tiny: Models) -> None:
+    """One look-up for the windows of all words, instead of a copy for each place in a window."""
+    if "onnx-int8" not in INSTALLED:
+        pytest.skip("the format onnx-int8 needs onnx and onnxruntime")
+    import onnx
+
+    graph = onnx.load(tiny.exports["glove-cnn-onnx-int8"] / FORMATS["onnx-int8"].file).graph
+    kinds = [node.op_type for node in graph.node]
+    assert (kinds.count("UnfoldTensor"), kinds.count("Gather")) == (1, 1)
 
 
 @pytest.mark.parametrize("name", ["bert-cls", "albert-cls", "glove-cnn"])

@@ -16,7 +16,7 @@ from model_src.backends.common import Backend
 from model_src.backends.packed import packed
 from model_src.bundle import Bundle
 from model_src.classifier import Classifier
-from model_src.embeddings.transformer import BartEmbedding, TransformerEmbedding
+from model_src.embeddings.transformer import TransformerEmbedding
 from model_src.encoders.cnn import MaskedConvolutions
 from model_src.encoders.densenet import DenseNet
 from model_src.encoders.dsa import DynamicSelfAttention
@@ -116,11 +116,9 @@ def test_products_of_few_sizes_only_reach_onednn(tiny: Models, pair: tuple[str, 
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids="-".join)
-def test_no_heavy_part_stays_but_that_of_bart(tiny: Models, pair: tuple[str, str]) -> None:
+def test_no_heavy_part_stays(tiny: Models, pair: tuple[str, str]) -> None:
     model, _ = trained(tiny, pair)
-    stayed = [part for part in lean(model).modules() if isinstance(part, HEAVY)]
-    assert all(isinstance(part, BartEmbedding) for part in stayed)
-    assert bool(stayed) == (pair[0] == "bart")
+    assert not [part for part in lean(model).modules() if isinstance(part, HEAVY)]
 
 
 def test_the_trained_modules_stay_as_they_are(tiny: Models) -> None:
@@ -132,13 +130,20 @@ def test_the_trained_modules_stay_as_they_are(tiny: Models) -> None:
     assert all(torch.equal(after[name], value) for name, value in before.items())
 
 
-def test_a_cls_head_needs_one_position_of_the_last_layer(tiny: Models) -> None:
-    model, bundle = trained(tiny, ("bert", "cls"))
+@pytest.mark.parametrize("padded", [True, False], ids=["padded", "unpadded"])
+@pytest.mark.parametrize(("kind", "stack"), [("bert", "layers"), ("bart", "decoder")])
+def test_a_cls_head_needs_one_position_of_the_last_layer(
+    tiny: Models,
+    kind: str,
+    stack: str,
+    padded: bool,  # noqa: FBT001
+) -> None:
+    model, bundle = trained(tiny, (kind, "cls"))
     seen: list[torch.Size] = []
-    shorter = lean(model)
-    *_, last = shorter.embedding.layers  # type: ignore[misc]
+    shorter = lean(model, padded=padded)
+    last = shorter.embedding.get_submodule(stack)[-1]  # type: ignore[index]
     last.up.register_forward_hook(lambda _module, inputs, _out: seen.append(inputs[0].shape))
-    shorter(*pad_batch([[5] * 9, [6]], bundle.tokenizer.pad_id))
+    shorter(*pad_batch([[5] * 9, [6] * (1 if padded else 9)], bundle.tokenizer.pad_id))
     assert [shape[1] for shape in seen] == [1]
 
 

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from tokenizers import Tokenizer as Fast
 
 from model_src.bundle import Bundle
@@ -112,6 +113,17 @@ def test_padding_is_marked_by_the_mask() -> None:
     ids, mask = pad_batch([[5, 6, 7], [8]], 0)
     assert ids.tolist() == [[5, 6, 7], [8, 0, 0]]
     assert mask.tolist() == [[True, True, True], [True, False, False]]
+
+
+def test_the_mask_of_a_sentence_alone_serves_training_after_answers() -> None:
+    """It is kept from one call to the next; a mask made in inference mode ends a backward pass."""
+    with torch.inference_mode():
+        _, seen = pad_batch([[7] * 11], 0)
+    ids, mask = pad_batch([[7] * 11], 0)
+    assert seen.tolist() == mask.tolist() == [[True] * 11]
+    weights = torch.ones(ids.shape, requires_grad=True)
+    (weights * 2).masked_fill(~mask, 0).sum().backward()
+    weights.masked_fill(mask, 0).sum().backward()
 
 
 @pytest.mark.parametrize("text", ["", " \t\n", "\u3000", "\ud800", "a \udfff"])

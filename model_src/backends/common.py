@@ -67,6 +67,14 @@ def fill(model: nn.Module, tensors: dict[str, Tensor]) -> None:
             )
 
 
+def whole(mask: Tensor) -> bool:
+    """Tell whether ``mask`` hides nothing; of one sentence its last place tells.
+
+    That is read by numpy: with cold caches an operation of torch takes a tenth of an answer's time.
+    """
+    return bool(mask.numpy()[0, -1] if len(mask) == 1 else mask.all())
+
+
 def one_by_one(run: Backend) -> Backend:
     """Run a sentence at a time and without padding.
 
@@ -76,7 +84,7 @@ def one_by_one(run: Backend) -> Backend:
     """
 
     def alone(ids: Tensor, mask: Tensor) -> Tensor:
-        if len(ids) == 1 and mask.all():
+        if len(ids) == 1 and whole(mask):
             return run(ids, mask)
         lengths = mask.sum(dim=1).tolist()
         return torch.cat(
@@ -100,7 +108,7 @@ def by_length(run: Backend, mixed: Backend | None = None) -> Backend:
         mixed = None
 
     def together(ids: Tensor, mask: Tensor) -> Tensor:
-        if mask.all():
+        if whole(mask):
             return run(ids, mask)
         if mixed is not None:
             return mixed(ids, mask)

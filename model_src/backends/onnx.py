@@ -7,18 +7,16 @@ are silenced here and only here.
 
 import tempfile
 import warnings
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from model_src.backends.common import EXAMPLE, Backend, cpu_has, one_by_one
+from model_src.backends.onnx_ops import fused
 from model_src.classifier import Classifier
 from model_src.lean import CONVOLUTIONS, lean
-from model_src.lean.transformer import Layer
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -46,7 +44,7 @@ def export_int8(model: Classifier, path: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
-    made = to_quantize(_fused(lean(model, padded=False)))
+    made = to_quantize(fused(lean(model, padded=False)))
     # Its fusions are those of our lean graph; without the mark it logs advice to run them.
     add_pre_process_metadata(made)
     with warnings.catch_warnings():
@@ -105,59 +103,6 @@ def to_quantize(model: nn.Module) -> "ModelProto":
     del graph.node[:]
     graph.node.extend(kept)
     return made
-
-
-def _fused(model: nn.Module) -> nn.Module:
-    """Let the runtime's own operation compute attention: a sixth less time in int8 (MiniLM)."""
-    for part in model.modules():
-        if isinstance(part, Layer):
-            part.attend = partial(_attend, part.out.in_features)
-    return model
-
-
-def _attend(
-    width: int,
-    qkv: Tensor,
-    bias: Tensor | None,
-    heads: int,
-    first: bool,  # noqa: FBT001
-) -> Tensor:
-    """Compute what ``attend`` of the lean form does, from the same product of q, k and v.
-
-    Their ``width`` is a constant of the graph: eight operations a layer less than to compute it.
-    """
-    q, k, v = qkv.split([width] * 3, dim=-1)
-    if first:
-        q, bias = q[:, :1], None if bias is None else bias[:, :, :1]
-    found: Tensor = _Attention.apply(q, k, v, bias, heads)
-    return found
-
-
-class _Attention(torch.autograd.Function):
-    """MultiHeadAttention of ONNX Runtime for the exporter: q, k and v ``[batch, seq, hidden]``.
-
-    https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
-    """
-
-    @staticmethod
-    def forward(
-        ctx: object, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, heads: int
-    ) -> Tensor:
-        """Compute the same; the exporter runs it once."""
-        q, k, v = (each.unflatten(-1, (heads, -1)).transpose(1, 2) for each in (q, k, v))
-        found = functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        return found.transpose(1, 2).flatten(2)
-
-    @staticmethod
-    def symbolic(g: Any, q: Any, k: Any, v: Any, bias: Any, heads: int) -> Any:  # noqa: ANN401
-        """Return the node; of its inputs only some come with a bias."""
-        inputs = [q, k, v]
-        if bias is not None:
-            none = g.op("prim::Constant")
-            none.setType(torch._C.OptionalType.ofTensor())
-            inputs += [none, none, bias]  # neither a bias of q, k and v nor a mask of keys
-        node = g.op("com.microsoft::MultiHeadAttention", *inputs, num_heads_i=heads)
-        return node.setType(q.type())
 
 
 def load(bundle: "Bundle", path: Path) -> Backend:

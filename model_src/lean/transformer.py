@@ -19,7 +19,7 @@ from model_src.lean.convolutions import linear
 
 _TANH = partial(functional.gelu, approximate="tanh")
 # transformers spells the second one out in eight operations.
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": functional.gelu,
     "gelu_new": _TANH,
     "gelu_fast": _TANH,
@@ -31,7 +31,7 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 @dataclass(frozen=True)
-class _Names:
+class Names:
     """Where a model type of transformers keeps the parts of a layer, and what it adds to them."""
 
     parts: str  # query, key, value, output, its norm, up, down, its norm
@@ -41,26 +41,26 @@ class _Names:
     shifted: bool = False  # positions are numbered from the one after the pad's id
 
 
-_BERT = _Names(
+_BERT = Names(
     "attention.self.query attention.self.key attention.self.value attention.output.dense "
     "attention.output.LayerNorm intermediate.dense output.dense output.LayerNorm"
 )
 _NAMES = {
     "bert": _BERT,
-    "roberta": _Names(_BERT.parts, shifted=True),
-    "electra": _Names(_BERT.parts, project="embeddings_project"),
-    "distilbert": _Names(
+    "roberta": Names(_BERT.parts, shifted=True),
+    "electra": Names(_BERT.parts, project="embeddings_project"),
+    "distilbert": Names(
         "attention.q_lin attention.k_lin attention.v_lin attention.out_lin "
         "sa_layer_norm ffn.lin1 ffn.lin2 output_layer_norm",
         stack="transformer.layer",
         activation="activation",
     ),
-    "mpnet": _Names(
+    "mpnet": Names(
         "attention.attn.q attention.attn.k attention.attn.v attention.attn.o "
         "attention.LayerNorm intermediate.dense output.dense output.LayerNorm",
         shifted=True,
     ),
-    "albert": _Names(
+    "albert": Names(
         "attention.query attention.key attention.value attention.dense "
         "attention.LayerNorm ffn ffn_output full_layer_layer_norm",
         stack="encoder.albert_layer_groups",
@@ -70,15 +70,12 @@ _NAMES = {
 
 
 def lean_transformer(embedding: TransformerEmbedding, *, padded: bool, first: bool) -> Embedding:
-    """Return ``embedding`` in its lean form, or as it is where there is none.
-
-    BART has none: its decoder is causal and looks at an encoder as well.
-    """
+    """Return ``embedding`` in its lean form, or as it is where there is none."""
     config = embedding.model.config
     names = _NAMES.get(config.model_type)
     if names is None or getattr(config, "is_decoder", False):
         return embedding
-    if getattr(config, names.activation) not in _ACTIVATIONS:
+    if getattr(config, names.activation) not in ACTIVATIONS:
         return embedding
     return LeanTransformer(embedding.model, names, padded=padded, first=first)
 
@@ -92,7 +89,7 @@ class LeanTransformer(Embedding):
     def __init__(
         self,
         model: Any,  # noqa: ANN401
-        names: _Names,
+        names: Names,
         *,
         padded: bool,
         first: bool,
@@ -111,7 +108,7 @@ class LeanTransformer(Embedding):
         self.project = model.get_submodule(names.project) if _has(model, names.project) else None
         relative = _relative(model, len(places)) if config.model_type == "mpnet" else None
         self.register_buffer("relative", relative)
-        activation = _ACTIVATIONS[getattr(config, names.activation)]
+        activation = ACTIVATIONS[getattr(config, names.activation)]
         stack, heads = _stack(model, names), config.num_attention_heads
         # ALBERT passes through one layer many times.
         made = {layer: Layer(layer, names, heads, activation) for layer in dict.fromkeys(stack)}
@@ -123,8 +120,7 @@ class LeanTransformer(Embedding):
         x = self.look_up(ids, self.places[:length])
         bias = None
         if self.padded:
-            hide = torch.zeros_like(mask, dtype=x.dtype).masked_fill(~mask, float("-inf"))
-            bias = hide[:, None, None, :]
+            bias = hidden(mask, x.dtype)
         near = self.distances(length)
         if near is not None:
             bias = near[None] if bias is None else bias + near
@@ -151,7 +147,7 @@ class Layer(nn.Module):
     """Attention and two linear layers, each with a residual and a norm (arXiv 1706.03762)."""
 
     def __init__(
-        self, layer: nn.Module, names: _Names, heads: int, activation: Callable[[Tensor], Tensor]
+        self, layer: nn.Module, names: Names, heads: int, activation: Callable[[Tensor], Tensor]
     ) -> None:
         """Take the weights of ``layer``, whose parts have ``names``."""
         super().__init__()
@@ -197,11 +193,17 @@ def attend(qkv: Tensor, bias: Tensor | None, heads: int, first: bool) -> Tensor:
     return found.transpose(1, 2).flatten(2)
 
 
+def hidden(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return ``[batch, 1, 1, seq]``, which hides from attention what ``[batch, seq]`` says."""
+    hide = torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, float("-inf"))
+    return hide[:, None, None, :]
+
+
 def _has(model: nn.Module, path: str) -> bool:
     return bool(path) and any(name == path for name, _ in model.named_modules())
 
 
-def _stack(model: Any, names: _Names) -> list[nn.Module]:  # noqa: ANN401
+def _stack(model: Any, names: Names) -> list[nn.Module]:  # noqa: ANN401
     """Return the layers in the order in which states pass through them."""
     stack = list(model.get_submodule(names.stack))
     if model.config.model_type != "albert":
