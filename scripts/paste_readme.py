@@ -11,7 +11,11 @@ from model_src.files import atomic_write
 from scripts.options import ROOT
 
 _OUTPUT = re.compile(r"(<!-- output of: (?P<command>.*?) -->\n```text\n).*?(```\n)", re.DOTALL)
-_COPY = re.compile(r"(<!-- copy of: (?P<file>\S+) -->\n).*?(<!-- end of copy -->)", re.DOTALL)
+# The whole file, or what stands in it before the line that is named.
+_COPY = re.compile(
+    r"(<!-- copy of: (?P<file>\S+)(?: before: (?P<line>[^\n]*?))? -->\n).*?(<!-- end of copy -->)",
+    re.DOTALL,
+)
 
 
 def tables(text: str) -> str:
@@ -19,7 +23,11 @@ def tables(text: str) -> str:
 
     def fill(block: re.Match[str]) -> str:
         table = (ROOT / block["file"]).read_text(encoding="utf-8")
-        return f"{block[1]}{table}{block[3]}"
+        if line := block["line"]:
+            table, found, _ = table.partition(f"\n{line}\n")
+            if not found:
+                sys.exit(f"{block['file']} has no line {line!r}")
+        return f"{block[1]}{table}{block[4]}"
 
     return _COPY.sub(fill, text)
 
