@@ -21,6 +21,7 @@ EXACT = 1e-5
 LABELS = [f"kind{i}" for i in range(8)]
 _TINY = {"vocab_size": "0", "num_filters": "16", "fc_hidden_size": "32"}
 _KERNELS = {"1.0": "2,3", "2.0": "3,4"}
+_AT_ONCE = 10_000
 # Words of a sentence: the first ones number it, the others are chosen at random.
 _NUMBERING, _MOST = 3, 24
 
@@ -67,7 +68,16 @@ class Offline:
         """Return the probabilities ``[texts, labels]`` that ``version`` gives offline."""
         if version not in self._loaded:
             self._loaded[version] = Predictor.load(self._exports[version])
-        return table(each.scores for each in self._loaded[version].predict(texts))
+        predict = self._loaded[version].predict
+        # in slices: a million answers take many times the memory of their scores
+        slices = [
+            table([]),
+            *(
+                table(each.scores for each in predict(texts[start : start + _AT_ONCE]))
+                for start in range(0, len(texts), _AT_ONCE)
+            ),
+        ]
+        return np.concatenate(slices)
 
 
 def table(scores: Iterable[Mapping[str, float]]) -> np.ndarray:

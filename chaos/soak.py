@@ -14,7 +14,7 @@ from chaos.parts import Offline
 from chaos.payloads import PAYLOADS
 from chaos.repeated import repeated
 from chaos.scene import FIRST, Scene, workers
-from chaos.tally import Tally
+from chaos.traffic import Record
 from chaos.wire import Wire, problem
 from serving.server import Server
 
@@ -28,7 +28,7 @@ _LEAK, _SHORT_LEAK, _SHARE = (16_384, 44), (1_048_576, 1), 0.5
 # oneDNN keeps a kernel for every number of tokens that a batch ever had, at most 92 a layer: the
 # rarest come after a hundred thousand requests, and the steps they make are some 15 MB an hour.
 _WARM, _SAMPLES = 0.25, 600
-_CROWD, _CROWDED = 16, (200_000, 200)
+_CROWD, _CROWDED, _CROWD_SECONDS = 16, (200_000, 200), 1800.0
 # MB an hour that memory may grow, and how well that must be known: one step of memory in few
 # minutes may be a leak or not, which more minutes tell. In seconds no more can be told than that
 # it is not the control's leak.
@@ -47,17 +47,19 @@ def soak(scene: Scene) -> Outcome:
     size, every = _SHORT_LEAK if scene.short else _LEAK
     with scene.server() as found:
         pids = workers(found)
-        good, tally, wrong = _watched(scene, found, scene.minutes)
+        good, crowd, records, wrong = _watched(scene, found, scene.minutes)
         alive = workers(found) == pids
     mar = scene.archives[FIRST]
     leaky = with_handler(
         mar, scene.folder / "leaky" / mar.name, LEAKY.format(size=size, every=every)
     )
     control = scene.start(leaky)
+    tally = scene.judge(crowd + records)
     bad, *_ = _watched(scene, control, scene.minutes * (1 if scene.short else _SHARE))
     control.end()
     fits = [_fit(samples, _OWN) for samples in good.values()]
-    numbers: dict[str, float | int] = {"minutes": scene.minutes, "requests": tally.asked}
+    numbers: dict[str, float | int] = {"minutes": scene.minutes}
+    numbers |= {"requests before": len(crowd), "requests": len(records)}
     for number, pid in enumerate(good, 1):
         for field in (_OWN, _WHOLE):
             found_ = _fit(good[pid], field)
@@ -78,8 +80,9 @@ def soak(scene: Scene) -> Outcome:
     steady = all(each.steady(most, unsure) for each in fits)
     caught = all(each.least > most for each in leaks)
     right = tally.right == tally.asked > 0 and not wrong
+    warm = len(crowd) >= _CROWDED[scene.short]
     return Outcome(
-        passed=steady and caught and alive and right,
+        passed=steady and caught and alive and right and warm,
         numbers=numbers,
         said=f"{_RATE} requests a second of 1 to {max(_SIZES)} sentences and {_WRONG} malformed "
         f"ones, after {_CROWDED[scene.short]:,} requests of {_CROWD} clients without a pause; the "
@@ -90,17 +93,20 @@ def soak(scene: Scene) -> Outcome:
     )
 
 
-def _watched(scene: Scene, found: Server, minutes: float) -> tuple[_Samples, Tally, list[str]]:
+def _watched(
+    scene: Scene, found: Server, minutes: float
+) -> tuple[_Samples, list[Record], list[Record], list[str]]:
     """Sample the memory of each worker while it is asked; the warm-up is left out.
 
     Returns:
-        samples, what came of the traffic, and what was wrong with replies to malformed requests.
+        samples, the requests before and those meanwhile, and what was wrong with replies to
+        malformed requests.
 
     """
     seconds, samples = 60 * minutes, _Samples()
     most = _CROWDED[scene.short]
     with scene.traffic(found, clients=_CROWD, most=most, sizes=_SIZES, attempts=1) as crowd:
-        crowd.wait(seconds)
+        crowd.wait(_CROWD_SECONDS)
     began = time.monotonic()
     with (
         scene.traffic(found, clients=_CLIENTS, rate=_RATE, sizes=_SIZES, attempts=1) as traffic,
@@ -111,7 +117,7 @@ def _watched(scene: Scene, found: Server, minutes: float) -> tuple[_Samples, Tal
                 for pid in workers(found):
                     samples.setdefault(pid, []).append((passed / 3600, memory(pid)))
             time.sleep(max(0.1, seconds / _SAMPLES))
-    return samples, scene.judge(crowd.records + traffic.records), wrong
+    return samples, crowd.records, traffic.records, wrong
 
 
 def _fit(samples: list[tuple[float, dict[str, float]]], field: str) -> Fit:

@@ -6,7 +6,8 @@ from torch import nn
 class Embedding(nn.Module):
     """Called with ids and mask ``[batch, seq]``; returns ``[batch, seq, hidden_size]``.
 
-    Positions that the mask hides must not change the others.
+    Positions that the mask hides must not change the others. A lean form returns ``[batch, 1,
+    hidden_size]`` where the encoder needs no other position.
     """
 
     hidden_size: int

@@ -221,4 +221,4 @@ def _all(length: int) -> Tensor:
     without torch's code.
     """
     with torch.inference_mode(mode=False):  # so that training may use it too
-        return torch.ones((1, length), dtype=torch.bool)
+        return torch.from_numpy(np.ones((1, length), dtype=np.bool_))

@@ -11,7 +11,8 @@ from model_src.files import atomic_write
 from scripts.options import ROOT
 
 _OUTPUT = re.compile(r"(<!-- output of: (?P<command>.*?) -->\n```text\n).*?(```\n)", re.DOTALL)
-# The whole file, or what stands in it before the line that is named.
+# The whole file, or what stands in it before the line that is named and its last line, which says
+# how it was made.
 _COPY = re.compile(
     r"(<!-- copy of: (?P<file>\S+)(?: before: (?P<line>[^\n]*?))? -->\n).*?(<!-- end of copy -->)",
     re.DOTALL,
@@ -24,9 +25,10 @@ def tables(text: str) -> str:
     def fill(block: re.Match[str]) -> str:
         table = (ROOT / block["file"]).read_text(encoding="utf-8")
         if line := block["line"]:
-            table, found, _ = table.partition(f"\n{line}\n")
-            if not found:
+            lines = table.splitlines()
+            if line not in lines:
                 sys.exit(f"{block['file']} has no line {line!r}")
+            table = "\n".join([*lines[: lines.index(line)], lines[-1], ""])
         return f"{block[1]}{table}{block[4]}"
 
     return _COPY.sub(fill, text)

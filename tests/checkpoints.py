@@ -18,11 +18,12 @@ _SIZES = {
 _BART = {
     "d_model": 32,
     "encoder_layers": 2,
-    "decoder_layers": 2,
+    "decoder_layers": 3,
     "encoder_attention_heads": 4,
-    "decoder_attention_heads": 4,
+    "decoder_attention_heads": 2,
     "encoder_ffn_dim": 64,
-    "decoder_ffn_dim": 64,
+    "decoder_ffn_dim": 48,
+    "scale_embedding": True,
     "max_position_embeddings": 66,
 }
 _DISTIL = {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, "max_position_embeddings": 66}

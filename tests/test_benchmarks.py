@@ -5,8 +5,11 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 from benchmarks import accuracy, machine, padded
 from benchmarks.accuracy import Folders, Row
+from scripts import paste_readme
 from scripts.paste_readme import tables
 from tests.conftest import ROOT
 
@@ -84,3 +87,15 @@ def test_the_tables_of_the_readme_are_those_of_the_results() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert tables(readme) == readme
     assert "<!-- copy of: results/accuracy-snips.md -->" in readme
+
+
+def test_the_beginning_of_a_table_keeps_what_made_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "big.md").write_text("first\n\nsecond:\n\nmore\n\nby a command\n", encoding="utf-8")
+    monkeypatch.setattr(paste_readme, "ROOT", tmp_path)
+    copy = "<!-- copy of: big.md before: {} -->\nold\n<!-- end of copy -->\n"
+    text = tables(copy.format("second:"))
+    assert text == copy.format("second:").replace("old", "first\n\nby a command")
+    with pytest.raises(SystemExit, match="no line 'third:'"):
+        tables(copy.format("third:"))

@@ -79,7 +79,7 @@ def test_no_fp32_weight_of_a_linear_layer_exists_while_int8_loads(
 def test_a_mixed_batch_is_one_run_with_the_bits_of_its_sentences_alone(
     tiny: Models, pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """But of BART, which has no lean form and a run for each length."""
+    """But of BART, which has no packed form and a run for each length."""
     given: list[Backend | None] = []
 
     def spied(run: Backend, mixed: Backend | None) -> Backend:

@@ -4,6 +4,7 @@ import itertools
 import math
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from model_src.errors import BundleError
 from model_src.lean import LEAN, lean
 from model_src.predictor import Predictor
 from model_src.tokenizer import pad_batch
-from tests.conftest import PAIRS, Models
+from tests.conftest import ALLOWED, PAIRS, Models
 
 EXACT = 1e-5
 PRODUCT = "mkldnn::_linear_pointwise"
@@ -148,14 +149,33 @@ def test_a_cls_head_needs_one_position_of_the_last_layer(
 
 
 @pytest.mark.parametrize("activation", ["gelu_new", "relu", "silu", "gelu_10"])
+@pytest.mark.parametrize(
+    ("kind", "key"), [("albert", "hidden_act"), ("bart", "activation_function")]
+)
 @torch.inference_mode()
-def test_other_activations_are_kept(tiny: Models, activation: str) -> None:
-    bundle = Bundle.read(tiny.models["albert", "cls"])
-    shape = bundle.shape | {"hidden_act": activation}
+def test_other_activations_are_kept(tiny: Models, kind: str, key: str, activation: str) -> None:
+    bundle = Bundle.read(tiny.models[kind, "cls"])
+    shape = bundle.shape | {key: activation}
     torch.manual_seed(0)
     model = Classifier(bundle.config, shape, 2).eval()
     ids, mask = pad_batch([[5, 6, 7, 8], [9]], bundle.tokenizer.pad_id)
     assert (lean(model)(ids, mask) - model(ids, mask)).abs().max() <= EXACT
+
+
+@torch.inference_mode()
+def test_a_bart_whose_halves_have_words_of_their_own_is_kept(tiny: Models, tmp_path: Path) -> None:
+    """Published ones share the table; what is shared is written once and put in both places."""
+    bundle = Bundle.read(tiny.models["bart", "cls"])
+    bundle = replace(bundle, shape=bundle.shape | {"tie_word_embeddings": False})
+    torch.manual_seed(0)
+    model = Classifier(bundle.config, bundle.shape, len(bundle.labels)).eval()
+    own, other = model.embedding.lookups()
+    assert not torch.equal(own[0].weight, other[0].weight)  # type: ignore[arg-type]
+    ids, mask = pad_batch([[5, 6, 7, 8], [9]], bundle.tokenizer.pad_id)
+    assert (lean(model)(ids, mask) - model(ids, mask)).abs().max() <= EXACT
+    int8.export(model, tmp_path / "model")
+    loaded = int8.load(bundle, tmp_path / "model")
+    assert (loaded(ids, mask) - model(ids, mask)).abs().max() <= ALLOWED["int8"]
 
 
 def test_an_int8_file_with_other_layers_is_refused(tiny: Models, tmp_path: Path) -> None:

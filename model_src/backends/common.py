@@ -19,7 +19,10 @@ class Backend(Protocol):
     """What a loaded model can do."""
 
     def __call__(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Map ids ``[batch, seq]`` int64 and mask ``[batch, seq]`` bool to ``[batch, labels]``."""
+        """Map ids ``[batch, seq]`` int64 and mask ``[batch, seq]`` bool to ``[batch, labels]``.
+
+        Both are on the CPU, and padding follows the tokens.
+        """
 
 
 # What graphs are traced with: ids and mask of two sentences, one of them padded.
@@ -157,10 +160,10 @@ def steady(layer: nn.Linear, dtype: torch.dtype) -> bool:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(_ROWS[-1], layer.in_features, generator=generator).to(dtype)
     with torch.inference_mode():
-        whole = layer(x)
+        every = layer(x)
         return all(
-            torch.equal(layer(x[:count]), whole[:count])
-            and torch.equal(layer(x[-count:]), whole[-count:])
+            torch.equal(layer(x[:count]), every[:count])
+            and torch.equal(layer(x[-count:]), every[-count:])
             for count in _ROWS
         )
 

@@ -14,7 +14,7 @@ from model_src.classifier import Classifier
 from model_src.embeddings.glove import GloveEmbedding
 from model_src.encoders.cnn import CnnEncoder
 from model_src.interfaces import Embedding
-from model_src.lean.bart import Attention, attend
+from model_src.lean.bart import Attention, attend_to
 from model_src.lean.convolutions import Windows
 from model_src.lean.transformer import Layer
 from model_src.tokenizer import WordTokenizer
@@ -64,7 +64,7 @@ class _Attention(torch.autograd.Function):
         ctx: object, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, heads: int
     ) -> Tensor:
         """Compute the same; the exporter runs it once."""
-        return attend(q, k, v, bias, heads)
+        return attend_to(q, k, v, bias, heads)
 
     @staticmethod
     def symbolic(g: Any, q: Any, k: Any, v: Any, bias: Any, heads: int) -> Any:  # noqa: ANN401
@@ -85,7 +85,7 @@ class _WindowsOfWords(Embedding):
     """
 
     def __init__(self, words: GloveEmbedding, windows: Windows) -> None:
-        """Copy the table of ``words``; the pad's vector becomes 0, as it is past both ends."""
+        """Copy the table of ``words``; the pad's vector, which no word has, becomes 0."""
         super().__init__()
         self.table, self.hidden_size = words.table.weight.detach().clone(), words.hidden_size
         self.table[WordTokenizer.pad_id] = 0

@@ -14,7 +14,7 @@ class ClsEncoder(Encoder):
         """Keep the width of ``embedding``."""
         super().__init__()
         self.out_size = embedding.hidden_size
-        self.last = embedding.summary_last
+        self.last = embedding.summary_last  # ``lean`` clears it where no other state is left
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Map hidden ``[batch, seq, hidden]`` and mask ``[batch, seq]`` to ``[batch, hidden]``."""

@@ -1,7 +1,7 @@
 """BART without the work that an answer does not need (arXiv 1910.13461).
 
-As in ``lean.transformer`` one product gives queries, keys and values of a layer and position tables
-are cut in advance; with a CLS head the decoder's last layer computes a sentence's last state only.
+As in ``lean.transformer`` keys and values of a layer come from one product and position tables are
+cut in advance; with a CLS head the decoder's last layer computes a sentence's last state only.
 """
 
 from collections.abc import Callable
@@ -16,9 +16,8 @@ from model_src.interfaces import Embedding
 from model_src.lean.convolutions import linear
 from model_src.lean.transformer import ACTIVATIONS, Layer, Names, hidden
 
-_ENDS = "fc1 fc2 final_layer_norm"
-_OWN = " ".join(f"self_attn.{name}_proj" for name in ("q", "k", "v", "out"))
-_ENCODER = Names(f"{_OWN} self_attn_layer_norm {_ENDS}")
+_PROJECTIONS = " ".join(f"self_attn.{name}_proj" for name in ("q", "k", "v", "out"))
+_ENCODER = Names(f"{_PROJECTIONS} self_attn_layer_norm fc1 fc2 final_layer_norm")
 
 
 def lean_bart(embedding: BartEmbedding, *, padded: bool, last: bool) -> Embedding:
@@ -37,7 +36,10 @@ def lean_bart(embedding: BartEmbedding, *, padded: bool, last: bool) -> Embeddin
 
 
 class LeanBart(Embedding):
-    """The last decoder states: all of them, or only the last of each sentence."""
+    """The last decoder states: all of them, or only the last of each sentence.
+
+    Padding must follow the tokens: the decoder looks back only, and so never at the padding.
+    """
 
     encoder_places: Tensor
     decoder_places: Tensor
@@ -55,8 +57,8 @@ class LeanBart(Embedding):
         config = model.config
         self.hidden_size, self.padded, self.last = config.d_model, padded, last
         self.start = int(config.decoder_start_token_id)
-        self.encoder_words, self.encoder_norm = _ends(model.encoder)
-        self.decoder_words, self.decoder_norm = _ends(model.decoder)
+        self.encoder_words, self.encoder_norm = _inputs(model.encoder)
+        self.decoder_words, self.decoder_norm = _inputs(model.decoder)
         for name in ("encoder", "decoder"):
             table = model.get_submodule(name).embed_positions
             self.register_buffer(f"{name}_places", table.weight.detach()[table.offset :].clone())
@@ -79,10 +81,9 @@ class LeanBart(Embedding):
         starts = torch.full_like(ids[:, :1], self.start)
         shifted = torch.cat([starts, ids[:, :-1]], dim=1)
         y = self.decoder_norm(self.decoder_words(shifted) + self.decoder_places[:length])
-        # Real tokens look back only, so that they never see the padding after them.
         steps = torch.arange(length, device=ids.device)
-        past = hidden(steps <= steps[:, None], x.dtype)[:, 0]  # [seq, 1, seq]
-        causal = past.transpose(0, 1)[None]  # [1, 1, seq, seq]
+        past = hidden(steps <= steps[:, None], x.dtype)  # [seq, 1, 1, seq]
+        causal = past.permute(1, 2, 0, 3)
         *most, final = self.decoder
         for layer in most:
             y = layer(y, y, x, causal, hide)
@@ -94,7 +95,7 @@ class LeanBart(Embedding):
             ends = mask.sum(dim=1, dtype=torch.int64) - 1
             rows = ends + length * torch.arange(ids.shape[0], device=ids.device)
             asking = y.flatten(0, 1)[rows][:, None]
-            states = final(asking, y, x, past[ends][:, None], hide)
+            states = final(asking, y, x, hide, hide)  # all real tokens are in its past
         return states
 
 
@@ -118,7 +119,7 @@ class DecoderLayer(nn.Module):
             x: the tokens whose states are wanted.
             tokens: all of them, ``[batch, seq, hidden]``.
             states: the encoder's, ``[batch, seq, hidden]``.
-            past: added to the scores of ``tokens``, ``[1 or batch, 1, asking, seq]``.
+            past: added to the scores of ``tokens``, ``[1, 1, seq, seq]`` or as ``hide``.
             hide: added to the scores of ``states``, ``[batch, 1, 1, seq]``.
 
         """
@@ -138,17 +139,18 @@ class Attention(nn.Module):
             torch.cat([part.k_proj.weight, part.v_proj.weight]),
             torch.cat([part.k_proj.bias, part.v_proj.bias]),
         )
-        self.heads, self.attend = heads, attend
+        self.heads, self.width, self.attend = heads, part.v_proj.out_features, attend_to
 
     def forward(self, x: Tensor, others: Tensor, bias: Tensor | None) -> Tensor:
-        """Map ``[batch, asking, hidden]`` to the same; see ``attend``."""
-        k, v = self.kv(others).chunk(2, dim=-1)
+        """Map ``[batch, asking, hidden]`` to the same; see ``attend_to``."""
+        # a constant width: to chunk costs the graphs of ONNX eight operations
+        k, v = self.kv(others).split([self.width, self.width], dim=-1)
         found = self.attend(self.q(x), k, v, bias, self.heads)
         made: Tensor = self.norm(x + self.out(found))
         return made
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, heads: int) -> Tensor:
+def attend_to(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, heads: int) -> Tensor:
     """Let ``q`` ``[batch, asking, hidden]`` look at ``k`` and ``v`` ``[batch, seq, hidden]``.
 
     ``bias`` is added to the scores, ``[1 or batch, 1, 1 or asking, seq]``.
@@ -158,5 +160,5 @@ def attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, heads: int) -> 
     return found.transpose(1, 2).flatten(2)
 
 
-def _ends(half: Any) -> tuple[nn.Module, nn.Module]:  # noqa: ANN401
+def _inputs(half: Any) -> tuple[nn.Module, nn.Module]:  # noqa: ANN401
     return half.embed_tokens, half.layernorm_embedding
