@@ -56,10 +56,10 @@ def lines(known: dict[str, Any], aims: dict[str, Aim]) -> Iterator[str]:
         ("model", *runnable()), ([aim.entry.title, *_changes(one)] for aim, one in models)
     )
     yield ""
-    peaks = ", ".join(f"{rate:.0f} in {name}" for name, rate in known["peaks"].items())
+    peaks = ", ".join(f"{rate:.0f} ({name})" for name, rate in known["peaks"].items())
     yield (
         f"One thread reads {known['bandwidth']:.0f} GB/s from memory (weights that fit a cache are "
-        f"read faster) and does 1e9 operations a second: {peaks}."
+        f"read faster) and computes {peaks} billion operations a second."
     )
     yield ""
     yield f"`{known['command']}` on {known['machine']}."
