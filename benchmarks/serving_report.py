@@ -42,7 +42,7 @@ def lines(known: dict[str, Any]) -> Iterator[str]:
     yield "Text in, label and scores out, over HTTP: requests a second and latency of each server."
     for name, found in known.items():
         made = found["made_with"]
-        yield from ("", f"## {made['title']}, {made['format']}", "")
+        yield from ("", f"**{made['title']}, {made['format']}**", "")
         if not complete(found):
             yield f"Interrupted; `{_command(name, made)}` goes on with it."
             continue
@@ -143,6 +143,7 @@ def _settings(name: str, found: dict[str, Any], cells: dict[str, dict[int, Cell]
     yield (
         f"- iclassifier: TorchServe {tools['torchserve']} by `serve start --workers {workers}`, "
         f"Java and {workers} for the model, batches of what waits, up to {made['batch']}"
+        + _fewer(cells[OURS])
     )
     for each, versions in made["peers"].items():
         packages = ", ".join(f"{key} {value}" for key, value in versions.items() if key != "all")
@@ -161,6 +162,12 @@ def _settings(name: str, found: dict[str, Any], cells: dict[str, dict[int, Cell]
         "request has the token that ours demands; before the rounds the answers of each are "
         "compared with those offline. Only what is answered counts in requests/s."
     )
+
+
+def _fewer(own: dict[int, Cell]) -> str:
+    """Say where fewer workers were better."""
+    few = [str(count) for count, one in own.items() if one.way != OURS]
+    return f", but --workers 1 at {', '.join(few)} clients (the better of both)" if few else ""
 
 
 def _waits(own: dict[int, Cell]) -> str:

@@ -27,6 +27,7 @@ from serving.launch import allocator
 from serving.process import environment, marked
 
 needs_wrk = pytest.mark.skipif(not shutil.which("wrk"), reason="wrk is not installed")
+WORKERS = os.cpu_count() or 1
 TINY = {"num_filters": "2", "fc_hidden_size": "2"}
 
 
@@ -45,7 +46,7 @@ def test_the_serving_table_is_made_once_and_goes_on_where_it_stopped(
         if clients == 2:
             marks.append(launch.mark(target.headers.parent / "run"))
             running = [pid for pid in marked(marks[0]) if not paused.is_stopped(pid)]
-            assert len(running) == 1 + (os.cpu_count() or 1)  # Java and its workers
+            assert len(running) == 1 + WORKERS  # Java and its workers
             raise KeyboardInterrupt
         return press(target, clients, seconds)
 
@@ -54,7 +55,7 @@ def test_the_serving_table_is_made_once_and_goes_on_where_it_stopped(
         serving.run(tmp_path, ["glove-cnn"], Plan(1, 1, (1, 2)), entries, some)
     assert not marked(marks[0])
     first = json.loads((tmp_path / "serving.json").read_text(encoding="utf-8"))["glove-cnn"]
-    assert set(first["cells"]) == {f"{server} 1" for server in ("ours", *some)}
+    assert set(first["cells"]) == {f"{server} 1" for server in (*serving._ours(WORKERS), *some)}
     for rounds in first["cells"].values():
         assert [one["refused"] + one["lost"] for one in rounds] == [0]
         assert rounds[0]["requests"] > 10
@@ -182,15 +183,19 @@ def test_what_is_refused_is_no_throughput_and_no_aim_is_reached_with_it() -> Non
 
 def test_of_two_ways_to_run_a_server_the_better_one_counts_in_each_cell() -> None:
     cells = {
-        "ours 1": {"requests": 900, "p50_ms": 1.0, "p99_ms": 2.0},
+        "ours 1": {"requests": 700, "p50_ms": 1.2, "p99_ms": 2.2},
+        "ours/1 1": {"requests": 900, "p50_ms": 1.0, "p99_ms": 2.0},
         "litserve/0 1": {"requests": 800, "p50_ms": 1.1, "p99_ms": 2.1},
         "litserve/1 1": {"requests": 400, "p50_ms": 2.2, "p99_ms": 2.2},
         "ours 16": {"requests": 2000, "p50_ms": 1.0, "p99_ms": 9.0},
+        "ours/1 16": {"requests": 1500, "p50_ms": 1.0, "p99_ms": 9.0},
         "litserve/0 16": {"requests": 500, "p50_ms": 1.2, "p99_ms": 2.3},
         "litserve/1 16": {"requests": 1000, "p50_ms": 1.3, "p99_ms": 2.4},
     }
     text = "\n".join(serving_report.lines({"glove-cnn": _known(cells, (1, 16))}))
     assert "| LitServe | 800 | 1.10 | 2.10 | 1000 | 1.30 | 2.40 |" in text
+    assert "| **iclassifier** | 900 | 1.00 | 2.00 | 2000 | 1.00 | 9.00 |" in text
+    assert "up to 7, but --workers 1 at 1 clients (the better of both)" in text
     assert "| 2.00 times LitServe | reached |" in text
     assert "wait 0 ms at 1, 1 ms at 16 clients" in text
 
