@@ -55,7 +55,7 @@ def soak(scene: Scene) -> Outcome:
     )
     control = scene.start(leaky)
     tally = scene.judge(crowd + records)
-    bad, *_ = _watched(scene, control, scene.minutes * (1 if scene.short else _SHARE))
+    bad, its_crowd, *_ = _watched(scene, control, scene.minutes * (1 if scene.short else _SHARE))
     control.end()
     fits = [_fit(samples, _OWN) for samples in good.values()]
     numbers: dict[str, float | int] = {"minutes": scene.minutes}
@@ -80,7 +80,7 @@ def soak(scene: Scene) -> Outcome:
     steady = all(each.steady(most, unsure) for each in fits)
     caught = all(each.least > most for each in leaks)
     right = tally.right == tally.asked > 0 and not wrong
-    warm = len(crowd) >= _CROWDED[scene.short]
+    warm = min(len(crowd), len(its_crowd)) >= _CROWDED[scene.short]
     return Outcome(
         passed=steady and caught and alive and right and warm,
         numbers=numbers,

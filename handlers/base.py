@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import math
 import os
 import sys
 import time
@@ -188,7 +189,9 @@ class BaseHandler:
             return _LATE
         began = time.perf_counter()
         try:
-            return self._explainer.explain(text, target, deadline=deadline)
+            found = self._explainer.explain(text, target, deadline=deadline)
+            # JSON has no NaN, and an answer that cannot be written would cost its mates theirs
+            return found if math.isfinite(found.gap) else _BROKEN
         except RequestError as error:
             return Failure.of(error)
         except TimeoutError:

@@ -34,9 +34,9 @@ MANIFEST, METRICS, WEIGHTS, EXPORT = (
     "weights.safetensors",
     "export.json",
 )
-# The names a bundle may hold; a folder with any other is not replaced.
-OWN = ("*.json", "*.safetensors", "model.*", "*.pred.tsv")
 _COMMON = ("config.json", "labels.json", "shape.json", "tokenizer.json")
+# The names a bundle may hold; a folder with any other is not replaced.
+OWN = (*_COMMON, MANIFEST, METRICS, WEIGHTS, EXPORT, "model.*", "*.pred.tsv")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from model_src.errors import UserError
 
+# What a killed process leaves of a file.
+_SCRATCH = ".*.partial-*"
+
 
 @contextlib.contextmanager
 def atomic_dir(path: Path, own: tuple[str, ...]) -> Iterator[Path]:
@@ -45,12 +48,15 @@ def atomic_dir(path: Path, own: tuple[str, ...]) -> Iterator[Path]:
 
 def refuse_foreign(path: Path, own: tuple[str, ...]) -> None:
     """Raise UserError when replacing ``path`` would lose what this program did not make."""
+    here = Path.cwd()
+    if path.resolve() in (here, *here.parents):
+        raise UserError(f"{path} is where you are, and would be replaced: name a folder in it")
     if not path.exists():
         return
     if not path.is_dir():
         raise UserError(f"{path} is a file; name a folder")
     for entry in path.iterdir():
-        if not any(fnmatch.fnmatch(entry.name, pattern) for pattern in own):
+        if not any(fnmatch.fnmatch(entry.name, pattern) for pattern in (*own, _SCRATCH)):
             raise UserError(
                 f"{path} holds {entry.name}, which would be lost: name a new folder or move it away"
             )

@@ -70,6 +70,13 @@ def main(argv: list[str]) -> int:
         where = f": {error.filename}" if error.filename else ""
         sys.stderr.write(f"error: {error.strerror or error}{where}\n")
         return 1
+    except (MemoryError, RuntimeError) as error:
+        # torch has classes of its own for a GPU, and none for the CPU
+        named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+        if not named and "can't allocate memory" not in str(error):
+            raise
+        sys.stderr.write("error: the memory is full: lower batch_size or n_ctx\n")
+        return 1
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted; nothing half done is left, and the same command goes on\n")
         # Python notes an interruption inside exec of a string, as dataclasses do, even where it is

@@ -136,6 +136,14 @@ def share(text: str) -> float:
     return number
 
 
+def seconds(text: str) -> float:
+    """Read an option that is a time, up to a day."""
+    number = float(text)
+    if not 0 < number <= 86_400:
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds up to 86400")
+    return number
+
+
 def port(text: str) -> int:
     """Read an option that is a port; 0 stands for a free one."""
     number = int(text)

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from model_src.errors import ConfigError, ServerError, nearest
-from scripts.options import ROOT, Parser, count, front, port, say, shown
+from scripts.options import ROOT, Parser, count, front, port, say, seconds, shown
 from serving import deploy, frontend, server, store, tune
 from serving.server import Options, Server
 from serving.trials import AIMS
@@ -31,7 +31,7 @@ def add_options(parser: Parser) -> None:
     )
     parser.add_argument(
         "--seconds",
-        type=float,
+        type=seconds,
         default=120,
         help="time to get READY, to drain, or to tune (default 120)",
     )

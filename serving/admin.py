@@ -1,6 +1,5 @@
 """TorchServe's management interface: what is served, versions, tokens, and which worker answers."""
 
-import contextlib
 import time
 from http import HTTPStatus
 from pathlib import Path
@@ -53,8 +52,11 @@ class Admin:
 
     def unregister(self, served: Served) -> None:
         """End its workers at once, whatever they do; a version that is not known is fine."""
-        with contextlib.suppress(ServerError):
+        try:
             self._manage("DELETE", f"models/{served.name}/{served.version}")
+        except ServerError as reason:
+            if "NotFoundException" not in str(reason):
+                raise
 
     def set_default(self, name: str, version: str) -> None:
         """Let ``version`` answer where a request names none."""
@@ -89,14 +91,15 @@ class Admin:
         """
         began, seen = time.monotonic(), set[int | None]()
         while (left := began + seconds - time.monotonic()) > 0 and None not in seen:
-            ready = self.workers(name, version)
-            if ready and ready <= seen:
-                return True
-            if not ready and time.monotonic() > began + _AGAIN:
-                return False
+            ready = set[int]()
             try:
+                ready = self.workers(name, version)
+                if ready and ready <= seen:
+                    return True
                 seen.add(self.ask(name, version, "drain", left)[1])
             except ServerError:
+                if not ready and time.monotonic() > began + _AGAIN:
+                    return False
                 time.sleep(_PAUSE)
         return False
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,8 @@ def refuse_other(model_dir: Path, record: dict[str, object], export_dir: Path) -
 
 def served_name(folder: str) -> str:
     """Return a name to serve a folder's model under: what a URL cannot hold becomes a dash."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", folder).strip("-_.") or "model"
+    plain = re.sub(r"[^A-Za-z0-9_.-]+", "-", folder).strip("-_.")
+    return re.sub(r"\.\.+", ".", plain) or "model"
 
 
 def holds(mar: Path, export_dir: Path) -> bool:
@@ -127,12 +129,15 @@ def holds(mar: Path, export_dir: Path) -> bool:
     if not zipfile.is_zipfile(mar):
         return False
     sources = _code(Bundle.read(export_dir)) | {f"model/{MANIFEST}": export_dir / MANIFEST}
-    with zipfile.ZipFile(mar) as packed:
-        names = set(packed.namelist())
-        return all(
-            name in names and packed.read(name) == path.read_bytes()
-            for name, path in sources.items()
-        )
+    try:
+        with zipfile.ZipFile(mar) as packed:
+            names = set(packed.namelist())
+            return all(
+                name in names and packed.read(name) == path.read_bytes()
+                for name, path in sources.items()
+            )
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError):
+        return False  # a damaged one is made again
 
 
 def check(tree: Path, expected: list[dict[str, Any]]) -> None:

@@ -1,5 +1,6 @@
 """Put a new version of a model in the place of the old one, without an answer lost or wrong."""
 
+import contextlib
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -79,7 +80,8 @@ def deploy(
             launch.wait(run_dir, server.pid, [new], server.ready_of, seconds, since)
             prove(server.admin, new, archive.golden)
         except BaseException:
-            server.admin.unregister(new)
+            with contextlib.suppress(ServerError):  # the reason to give up says more
+                server.admin.unregister(new)
             (run_dir / STORE / new.file).unlink(missing_ok=True)
             raise
         server = _remember(server, [*server.served, new])
@@ -149,7 +151,8 @@ def prove(admin: Admin, new: Served, expected: list[dict[str, object]]) -> None:
         if problem := golden.problem(expected, list(answers)):
             raise ServerError(f"{new.name} {new.version} {problem}; the old version goes on")
         seen.update(pids)
-        if round_ + 1 >= _WARM and admin.workers(new.name, new.version) <= seen:
+        ready = admin.workers(new.name, new.version)
+        if round_ + 1 >= _WARM and len(ready) >= new.workers and ready <= seen:
             return
     raise ServerError(f"{new.name} {new.version}: a worker answers nothing; the old one goes on")
 

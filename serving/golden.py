@@ -8,6 +8,8 @@ TOLERANCE = 1e-5
 def problem(golden: list[dict[str, Any]], answers: list[dict[str, Any]]) -> str:
     """Say how ``answers`` differ from the ``golden`` ones, ``{"text", "scores"}``; else nothing."""
     for item, answer in zip(golden, answers, strict=True):
+        if "scores" not in answer:
+            return f"does not answer: {answer.get('message', 'no reason given')}"
         expected, got = item["scores"], answer["scores"]
         if set(got) != set(expected):
             return "knows other labels than the export"

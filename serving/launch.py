@@ -1,6 +1,7 @@
 """Launch TorchServe, Java directly, in a run folder of its own, and wait until it can answer."""
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -30,6 +31,11 @@ _JVM = (
 )
 # Shared libraries that make a worker faster (`benchmark launch`), best first.
 ALLOCATORS = ("tcmalloc_minimal", "jemalloc")
+# What would win over our configuration in TorchServe, or turns a worker into another's rank.
+_FOREIGN = {"TS_CONFIG_FILE", "TS_MODEL_SERVER_HOME", "TS_BENCHMARK"}
+_FOREIGN |= {"LOCAL_RANK", "RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"}
+# The longest path of a Unix socket, and the longest name that TorchServe gives one.
+_PATH, _SOCKET = 107, "tmp/.ts.sock.99999"
 _WORKERS, _SHOWN = "workers.log", 30
 _CRASHES = ("Backend worker process died", "Traceback (most recent call last)")
 
@@ -49,13 +55,27 @@ def prepare(
     lines += [f"{name}_address=http://127.0.0.1:{ports[name]}" for name in http]
     for name in ("grpc_inference", "grpc_management"):
         lines += [f"{name}_address=127.0.0.1", f"{name}_port={ports[name]}"]
-    lines.append(f"metrics_config={ROOT / 'serving' / 'metrics.yaml'}")
-    lines.append(f"model_store={run_dir.resolve() / STORE}")
+    lines.append(f"metrics_config={_escaped(ROOT / 'serving' / 'metrics.yaml')}")
+    lines.append(f"model_store={_escaped(run_dir.resolve() / STORE)}")
     # The first version of a name that is loaded is its default.
     order = sorted(served, key=lambda each: not each.default)
     lines.append("load_models=" + ",".join(f"{each.name}={each.file}" for each in order))
     lines += [f"{name}={value}" for name, value in properties.items()]
     (run_dir / "config.properties").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _escaped(path: Path) -> str:
+    """Return ``path`` as Java reads it from properties, whose letters are Latin-1."""
+    return json.dumps(str(path))[1:-1]
+
+
+def refuse_long(run_dir: Path) -> None:
+    """Raise ServerError where the sockets of the workers would have too long a path."""
+    path = run_dir.resolve()
+    if (more := len(os.fsencode(path / _SOCKET)) - _PATH) > 0:
+        raise ServerError(
+            f"{path} is {more} bytes too long for the sockets of workers: name a shorter --run_dir"
+        )
 
 
 def library(name: str) -> str:
@@ -98,7 +118,11 @@ def launch(run_dir: Path, served: list[Served]) -> "subprocess.Popen[bytes]":
         *("-s", str(run_dir / STORE), "-ncs"),
     ]
     # Workers must import the packed code, never the tree this program runs from.
-    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    env = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("PYTHON") and name not in _FOREIGN
+    }
     env["PYTHONUTF8"] = "1"
     env["LD_PRELOAD"] = allocator(served)
     places = {"TMPDIR": tmp, "TEMP": tmp, "LOG_LOCATION": run_dir / "logs"}

@@ -206,6 +206,7 @@ def start(
                 f"the model {name} {version} is named twice: give one of the archives another "
                 "version with archive --model_version"
             )
+    launch.refuse_long(run_dir)
     with locked(run_dir):
         chosen = _ports(run_dir, ports or {})
         _clear(run_dir)
@@ -238,6 +239,7 @@ def restart(
         ServerError: as ``start``, or when ``run_dir`` remembers none.
 
     """
+    launch.refuse_long(run_dir)
     with locked(run_dir):
         chosen = _ports(run_dir, ports or {})
         killed = Server.read(run_dir)

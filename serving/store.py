@@ -19,13 +19,14 @@ import yaml
 from model_src.errors import ServerError, nearest
 from model_src.files import atomic_file
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]|\.(?!\.))*")  # TorchServe refuses any ".."
 FIRST = "1.0"  # the version of an archive whose maker names none
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time a zip can hold: equal input gives equal bytes
 _MANIFEST, _GOLDEN = "MAR-INF/MANIFEST.json", "model/export.json"
 # What reading a damaged or foreign file may raise: RuntimeError is an encrypted entry's.
 _DAMAGE = (
     OSError,
+    EOFError,
     ValueError,
     LookupError,
     OverflowError,
@@ -139,13 +140,16 @@ def _numbers(settings: dict[str, Any]) -> tuple[int, int, int]:
     """Return the fewest and the most workers, 0 where that is left open, and a worker's threads.
 
     Raises:
-        OverflowError, TypeError, ValueError: when one of them is no number, or the section of the
-            handler no section.
+        OverflowError, TypeError, ValueError: when one of them is no number or too small, or the
+            section of the handler no section.
 
     """
     handler = dict(settings.get("handler") or {})
-    fewest, most = settings.get("minWorkers", 1), settings.get("maxWorkers", 0)
-    return int(fewest), int(most), int(handler.get("num_threads", 1))
+    fewest, most = int(settings.get("minWorkers", 1)), int(settings.get("maxWorkers", 0))
+    threads, batch = int(handler.get("num_threads", 1)), int(settings.get("batchSize", 1))
+    if min(fewest, threads, batch) < 1:
+        raise ValueError("without a worker, a thread or a request in a batch nothing is answered")
+    return fewest, most, threads
 
 
 def _stays(entry: zipfile.ZipInfo) -> bool:

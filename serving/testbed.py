@@ -129,7 +129,8 @@ def _started(
     folder.mkdir()
     archive.save(folder / archive.path.name)
     options = Options(properties=properties or {})
-    started = server.start(folder, [archive.path.name], folder / "run", options=options)
+    mar = str(folder / archive.path.name)  # a bare name might be found where the user stands
+    started = server.start(folder, [mar], folder / "run", options=options)
     try:
         yield started
     finally:

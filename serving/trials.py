@@ -143,17 +143,18 @@ def unsteadiness(trials: Sequence[Trial], aim: Aim) -> float:
     return statistics.median(
         (max(rates) - min(rates)) / each.rate(aim.clients)
         for each in trials
-        if (rates := each.rates(aim.clients))
+        if (rates := each.rates(aim.clients)) and each.rate(aim.clients)
     )
 
 
 def gains(before: Trial, after: Trial, aim: Aim) -> bool:
     """Tell whether ``after`` is faster by more than noise, in every round, and nowhere slower."""
+    if before.errors or after.errors:
+        return False
     pairs = zip(before.rates(aim.clients), after.rates(aim.clients), strict=True)
     ratios = [new / old for old, new in pairs]
     return (
-        not after.errors
-        and statistics.median(ratios) > 1 + _GAIN
+        statistics.median(ratios) > 1 + _GAIN
         and min(ratios) > 1
         and after.ms(1) <= (1 + _GAIN) * before.ms(1)
         and all(after.rate(each) >= (1 - _GAIN) * before.rate(each) for each in CLIENTS)

@@ -165,6 +165,32 @@ def test_what_this_program_did_not_make_is_not_replaced(tmp_path: Path, make: st
     assert notes.read_text(encoding="utf-8") == "precious"
 
 
+@pytest.mark.parametrize("name", ["config-mine.json", "annotations.json", "tokenizer_config.json"])
+def test_json_of_others_is_not_replaced(tmp_path: Path, name: str) -> None:
+    """A folder of configs, or a checkpoint, may be named as target by mistake."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / name).touch()
+    with pytest.raises(UserError, match=name), atomic_dir(tmp_path / "mine", OWN):
+        pass
+
+
+def test_the_folder_one_works_in_is_not_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a" / "b")
+    for name in (".", ".."):
+        with pytest.raises(UserError, match="where you are"), atomic_dir(Path(name), OWN):
+            pass
+
+
+def test_what_a_killed_process_left_of_a_file_blocks_nothing(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / ".metrics.json.partial-77").touch()
+    with atomic_dir(tmp_path / "model", OWN):
+        pass
+
+
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     atomic_write(tmp_path / "deep" / "a", "text")
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["a"]

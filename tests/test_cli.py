@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from model_src.backends import FORMATS
+from scripts import __main__ as front
+from scripts import predict
 from scripts.__main__ import VERBS
 from serving.choose import AIMS
 from serving.server import Server
@@ -172,6 +175,31 @@ def test_evaluate_keeps_the_lines_of_the_original(tiny: Models, data_dir: Path) 
         == json.loads((model / "metrics.json").read_text())["test"]["report"]["sentences"]
     )
     assert all(len(line.split("\t")) == 4 for line in lines)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")]
+)
+def test_a_full_memory_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    def full(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(predict, "run", full)
+    assert front.main(["predict", "--model_path", "m", "text"]) == 1
+    assert capsys.readouterr().err == "error: the memory is full: lower batch_size or n_ctx\n"
+
+
+def test_a_fault_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: object) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(predict, "run", broken)
+    with pytest.raises(RuntimeError, match="a fault"):
+        front.main(["predict", "--model_path", "m", "text"])
 
 
 def test_an_unreadable_file_is_one_sentence(tiny: Models) -> None:

@@ -153,6 +153,30 @@ def test_too_few_sentences_are_not_split() -> None:
         data.split([Example("a", "x"), Example("b", "y")], 0)
 
 
+def test_labels_of_few_sentences_are_in_every_part() -> None:
+    """As intents often are; one of each is learned."""
+    many = [Example(f"text {i} of {j}", f"label {j}") for j in range(200) for i in range(5)]
+    parts = data.split(many, 0)
+    assert {each.label for each in parts["train"]} == {each.label for each in many}
+    assert all(len(parts[name]) == 80 for name in ("valid", "test"))
+    rare = [Example(f"more {i} of {j}", f"{j}") for j in range(80) for i in range(5)]
+    frequent = [Example(f"text {i}", str(i % 2 + 100)) for i in range(600)]
+    assert len({each.label for each in data.split(rare + frequent, 0)["test"]}) > 20
+
+
+@pytest.mark.parametrize(("name", "mark"), [("a.tsv", "\t"), ("a.csv", ",")])
+def test_a_header_counts_however_it_is_spelt(tmp_path: Path, name: str, mark: str) -> None:
+    (tmp_path / name).write_text(f"Text{mark}Label\nfine{mark}x\n", encoding="utf-8")
+    assert data.read(tmp_path / name) == [Example("fine", "x")]
+
+
+@pytest.mark.parametrize("label", ["true", "1.5"])
+def test_a_label_of_another_type_is_named(tmp_path: Path, label: str) -> None:
+    (tmp_path / "a.jsonl").write_text(f'{{"text": "a", "label": {label}}}\n', encoding="utf-8")
+    with pytest.raises(DataError, match=r"the label is (True|1\.5), but must be text"):
+        data.read(tmp_path / "a.jsonl")
+
+
 def test_labels_a_model_does_not_know_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="the data has the label 'y'"):
         data.refuse_unknown_labels(data.load(directory(tmp_path)), ["x", "z"])

@@ -122,6 +122,11 @@ def test_workers_and_threads_are_written_into_the_copy_that_is_served(tmp_path: 
     with zipfile.ZipFile(tmp_path / "s" / served.file) as packed:
         assert len(packed.namelist()) == len(set(packed.namelist())) == 2
         assert yaml.safe_load(packed.read("model-config.yaml"))["batchSize"] == 8
+    with zipfile.ZipFile(tmp_path / "c.mar", "w") as made:
+        made.writestr("model-config.yaml", "minWorkers: 0\n")
+        made.writestr("MAR-INF/MANIFEST.json", f'{{"model": {model}}}')
+    with pytest.raises(ServerError, match=r"c\.mar is damaged"):
+        Archive.read(tmp_path / "c.mar")
     (tmp_path / "b.mar").write_bytes((tmp_path / "a.mar").read_bytes()[:100])
     with pytest.raises(ServerError, match=r"b\.mar is damaged"):
         Archive.read(tmp_path / "b.mar")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn import functional
 
 from model_src.bundle import WEIGHTS, Bundle
 from model_src.errors import ConfigError
@@ -52,7 +53,7 @@ def test_accumulated_batches_take_the_step_of_one_batch(
 ) -> None:
     still = {"dropout": 0.0, "epoch": 2}
     whole = tiny_config("glove", "cnn", vectors, checkpoint, batch_size=256, **still)
-    more = {"batch_size": 64, "gradient_accumulation_steps": 4}
+    more = {"batch_size": 60, "gradient_accumulation_steps": 5}  # the last has 16 rows
     parts = tiny_config("glove", "cnn", vectors, checkpoint, **more, **still)
     loop.train(whole, loaded, tmp_path / "whole")
     loop.train(parts, loaded, tmp_path / "parts")
@@ -108,6 +109,18 @@ def test_class_weights_make_rare_labels_count_as_much(vectors: Path, checkpoint:
     assert weights is not None
     assert weights[0] * 9 == pytest.approx(float(weights[1]))
     assert weights[targets].mean() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("multi", [False, True])
+def test_weights_do_not_teach_what_smoothing_gives_to_rare_labels(multi: bool) -> None:  # noqa: FBT001
+    """With 99 sentences to 1 the gold answer must still cost least, and the other most."""
+    targets = torch.tensor([0] * 99 + [1])
+    task = TASKS[multi]
+    rows = functional.one_hot(targets).float() if multi else targets
+    weights = task.weights(rows, 2)
+    gold = torch.tensor([[3.0, -3.0]])
+    costs = [float(task.loss(logits, rows[:1], 0.1, weights)) for logits in (gold, 0 * gold, -gold)]
+    assert costs == sorted(costs)
 
 
 @pytest.mark.parametrize("amp_dtype", ["bfloat16", "float16"])

@@ -53,6 +53,29 @@ def test_a_search_goes_on_after_an_interruption(
     }
 
 
+def test_a_combination_that_cannot_be_trained_is_not_tried_for_ever(
+    tmp_path: Path,
+    loaded: Data,
+    vectors: Path,
+    checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole, calls = loop.train, []
+
+    def refusing(config: Config, *rest: object, **more: object) -> Bundle:
+        calls.append(config)
+        if len(calls) == 1:
+            raise ConfigError("no such pair")
+        return whole(config, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loop, "train", refusing)
+    config = tiny_config("glove", "cnn", vectors, checkpoint, epoch=1)
+    with pytest.raises(ConfigError, match="no such pair"):
+        search(config, loaded, tmp_path, ["lr=1e-4..1e-2"], 2, CPU)
+    assert search(config, loaded, tmp_path, ["lr=1e-4..1e-2"], 2, CPU).model.is_dir()
+    assert calls[0] not in calls[1:]
+
+
 @pytest.mark.parametrize(
     ("space", "said"),
     [

@@ -29,7 +29,8 @@ class Checkpoint:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         scratch = self.path.with_suffix(".partial")
         try:
-            torch.save(state | {"identity": self.identity}, scratch)
+            with scratch.open("wb") as stream:  # a full disk is an OSError here, not in torch
+                torch.save(state | {"identity": self.identity}, stream)
             scratch.replace(self.path)
         finally:
             scratch.unlink(missing_ok=True)

@@ -192,7 +192,7 @@ def split(
         by_text.setdefault(" ".join(example.text.split()), []).append(example)
     generator = random.Random(seed)  # noqa: S311 - no secret
     parts: dict[str, list[Example]] = {name: [] for name in ("train", *reversed(held_out))}
-    for _, texts in sorted(_strata(by_text).items()):
+    for texts in _pooled(_strata(by_text), parts["train"], by_text, generator):
         generator.shuffle(texts)
         tenth = round(len(texts) / 10)
         cuts = {name: texts[i * tenth : (i + 1) * tenth] for i, name in enumerate(held_out)}
@@ -201,11 +201,32 @@ def split(
             parts[name] += [example for text in chosen for example in by_text[text]]
     for name, part in parts.items():
         if not part:
+            kinds = len({example.label for example in examples})
             raise DataError(
-                f"{len(examples)} sentences are too few to split: none is left for {name}"
+                f"{len(examples)} sentences ({len(by_text)} different ones, {kinds} labels) are "
+                f"too few to split: none is left for {name}; or are the columns swapped?"
             )
         generator.shuffle(part)
     return parts
+
+
+def _pooled(
+    strata: dict[str, list[str]],
+    train: list[Example],
+    by_text: dict[str, list[Example]],
+    generator: random.Random,
+) -> list[list[str]]:
+    """Return the strata, those too small for a tenth as one, but a text of each, put in train."""
+    few: list[str] = []
+    large = []
+    for _, texts in sorted(strata.items()):
+        if round(len(texts) / 10):
+            large.append(texts)
+            continue
+        generator.shuffle(texts)
+        train += by_text[texts[0]]
+        few += texts[1:]
+    return [*large, few]
 
 
 def _strata(by_text: dict[str, list[Example]]) -> dict[str, list[str]]:
@@ -230,7 +251,9 @@ def _problem(
         return problem
     for label in found:
         if isinstance(label, bool) or not isinstance(label, str | int) or not str(label).strip():
-            return "the label is missing"
+            if label is None or not str(label).strip() or isinstance(label, list | tuple):
+                return "the label is missing"
+            return f"the label is {label!r}, but must be text or a whole number"
         name = str(label).strip()
         if text_problem(name) or len(name.splitlines()) > 1 or "\t" in str(label):
             return "the label holds a tab, a line end or no valid text"

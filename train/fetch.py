@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import importlib.util
+import logging
 import os
 import shutil
 import subprocess
@@ -13,6 +14,8 @@ from pathlib import Path
 
 from model_src.errors import ConfigError, DataError
 from model_src.files import atomic_dir, sha256
+
+logger = logging.getLogger(__name__)
 
 _PIP = (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps")
 
@@ -58,6 +61,7 @@ class Package:
         if shutil.which(self.client[0]) is None:
             raise DataError(f"{self.client[0]}, which fetches {self}, is not installed")
         command = [*self.client, str(folder), self.name]
+        logger.info("fetching %s", self)
         done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
         if done.returncode or not any(folder.iterdir()):
             said = [line for line in done.stderr.splitlines() if "error" in line.lower()]

@@ -98,6 +98,7 @@ def train(
         "pretrained weights": digest(start),
         "teacher": taught_by,
         "precision": str(precision),
+        "number of processes": parallel.world(),
     }
     task = TASKS[data.multi_label]
     fit = _Fit(

@@ -60,7 +60,11 @@ def transformer(config: Config, texts: list[str]) -> Pretrained:
             tokenizer = SubwordTokenizer.load(path)
         else:
             tokenizer = SubwordTokenizer(AutoTokenizer.from_pretrained(source).backend_tokenizer)
-    except (OSError, RuntimeError, ValueError, SafetensorError) as reason:
+    except (
+        # the last four are of tokenizers in Python, which need packages or have no fast form
+        *(OSError, RuntimeError, ValueError, SafetensorError),
+        *(ImportError, AttributeError, KeyError, TypeError),
+    ) as reason:
         said = (str(reason).splitlines() or [type(reason).__name__])[0]
         raise ConfigError(
             f"cannot load the checkpoint {name!r} ({said}); "

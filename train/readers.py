@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _HEADERS = (["text", "label"], ["sentence", "label"])
 _TEXTS = ("text", "comment_text")  # the second is Jigsaw's
 _NO_LABELS = (*_TEXTS, "id", "")  # the last is the index that pandas writes
+_OURS = {*_NO_LABELS, "sentence", "label"}
 
 
 class Bad(NamedTuple):
@@ -43,15 +44,22 @@ def _lines(path: Path, bad: list[Bad]) -> Iterator[tuple[int, str]]:
 def _read_tsv(path: Path, bad: list[Bad]) -> Iterator[Row]:
     for number, line in _lines(path, bad):
         fields = line.rstrip().split("\t")
-        if [field.strip() for field in fields] in _HEADERS:
+        names = [_name(field) for field in fields]
+        if names in _HEADERS:
             if number > 1:
                 bad.append(Bad(number, "duplicate header"))
-        elif number == 1 and [field.strip() for field in reversed(fields)] in _HEADERS:
+        elif number == 1 and names[::-1] in _HEADERS:
             raise DataError(f"{path}, line 1: the columns are the wrong way round: {line!r}")
         elif len(fields) > 2:
             bad.append(Bad(number, f"{len(fields) - 1} tabs instead of 1"))
         else:
             yield number, fields[0], [fields[1] if len(fields) == 2 else None], False
+
+
+def _name(field: str) -> str:
+    """Return the name of a column, ours in lower case however it is spelt."""
+    name = field.strip()
+    return name.lower() if name.lower() in _OURS else name
 
 
 def _read_csv(path: Path, bad: list[Bad]) -> Iterator[Row]:
@@ -63,7 +71,7 @@ def _read_csv(path: Path, bad: list[Bad]) -> Iterator[Row]:
             yield line + "\n"
 
     rows = csv.reader(feed())
-    header = [name.strip() for name in next(_csv_rows(path, rows), [])]
+    header = [_name(name) for name in next(_csv_rows(path, rows), [])]
     text = next((name for name in _TEXTS if name in header), _TEXTS[0])
     columns = [name for name in header if name not in _NO_LABELS]
     multi = "label" not in header and len(columns) >= 2
@@ -74,7 +82,7 @@ def _read_csv(path: Path, bad: list[Bad]) -> Iterator[Row]:
     first = 1
     for row in _csv_rows(path, rows):
         start, first = numbers[first], rows.line_num
-        if [name.strip() for name in row] == header:
+        if [_name(name) for name in row] == header:
             bad.append(Bad(start, "duplicate header"))
             continue
         if len(row) != len(header):

@@ -191,6 +191,10 @@ def _run(
         Checkpoint(path, {}).remove()
         study.tell(trial, state=TrialState.PRUNED)
         return
+    except Exception:
+        # else every later call would begin with this very trial
+        study.tell(trial, state=TrialState.FAIL)
+        raise
     metrics = bundle.metrics
     value = metrics[metrics["chosen_by"]]
     finished = study.get_trials(states=(TrialState.COMPLETE,))

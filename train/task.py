@@ -51,10 +51,15 @@ class SingleLabel:
     def loss(
         self, logits: Tensor, targets: Tensor, smoothing: float, weights: Tensor | None
     ) -> Tensor:
-        """Return the cross-entropy; the mean is over rows, whatever their weights."""
-        return functional.cross_entropy(
-            logits, targets, weight=weights, label_smoothing=smoothing, reduction="none"
-        ).mean()
+        """Return the cross-entropy; the mean is over rows, whatever their weights.
+
+        A row has the weight of its label. torch would give what is smoothed over to the other
+        labels their weights, by which a rare one becomes the likeliest answer to every sentence.
+        """
+        rows = functional.cross_entropy(
+            logits, targets, label_smoothing=smoothing, reduction="none"
+        )
+        return (rows if weights is None else rows * weights[targets]).mean()
 
     def distance(self, logits: Tensor, soft: Tensor) -> Tensor:
         """Return the divergence of the two softmax distributions."""
@@ -85,9 +90,13 @@ class MultiLabel:
     def loss(
         self, logits: Tensor, targets: Tensor, smoothing: float, weights: Tensor | None
     ) -> Tensor:
-        """Return the binary cross-entropy; smoothing moves targets towards one half."""
+        """Return the binary cross-entropy; smoothing moves targets towards one half.
+
+        Weights are of the sentences that have a label, not of what is smoothed: see above.
+        """
         smooth = targets * (1 - smoothing) + smoothing / 2
-        return functional.binary_cross_entropy_with_logits(logits, smooth, pos_weight=weights)
+        each = None if weights is None else 1 + targets * (weights - 1)
+        return functional.binary_cross_entropy_with_logits(logits, smooth, weight=each)
 
     def distance(self, logits: Tensor, soft: Tensor) -> Tensor:
         """Return the divergence of the sigmoids, label by label."""
