@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from model_src.bundle import Bundle
 
-# A sum and a norm in one operation takes almost three times as long as the two (1.27, AVX-512).
+# A sum and a norm in one operation takes almost three times as long as the two (1.32, AVX-512).
 _WORSE = ["SkipLayerNormFusion"]
 _DYNAMIC = {name: {0: "batch", 1: "seq"} for name in ("ids", "mask")}
 
