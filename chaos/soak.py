@@ -25,8 +25,8 @@ _WRONG, _LONGEST = 5, 20_000
 # and is watched for a share of the minutes.
 _LEAK, _SHORT_LEAK, _SHARE = (16_384, 44), (1_048_576, 1), 0.5
 # A share of the time is warm-up; before it so many clients fill the batches with so many requests.
-# oneDNN keeps a kernel for every number of tokens that a batch ever had, at most 92 a layer: the
-# rarest come after a hundred thousand requests, and the steps they make are some 15 MB an hour.
+# Memory rises in ever rarer steps until some 200,000 are answered, in part since oneDNN keeps a
+# kernel for every number of tokens that a batch ever had, at most 92 a layer.
 _WARM, _SAMPLES = 0.25, 600
 _CROWD, _CROWDED, _CROWD_SECONDS = 16, (200_000, 200), 1800.0
 # MB an hour that memory may grow, and how well that must be known: one step of memory in few

@@ -164,7 +164,7 @@ def test_a_missing_plotter_is_one_sentence_before_anything_is_measured(
 
 
 def test_the_plot_has_a_row_for_each_model(entries: dict[str, Entry], tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="the plot needs matplotlib")
     one = {"latency_ms": {"12": 1.5}, "sentences_per_second": 100.0}
     known = {name: {"int8": one | {"eager": one}, "onnx": {"against": "x"}} for name in entries}
     for path in (tmp_path / "formats.svg", tmp_path / "again" / "formats.svg"):

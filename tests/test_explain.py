@@ -76,7 +76,7 @@ def test_labels_of_a_multi_label_model_are_explained_one_by_one(multi: Models) -
 
 @pytest.mark.parametrize("pair", [("glove", "cnn"), ("bert", "cls"), ("mpnet", "cnn")])
 def test_captum_finds_the_same(tiny: Models, pair: tuple[str, str]) -> None:
-    pytest.importorskip("captum", exc_type=ImportError)
+    pytest.importorskip("captum", reason="captum is not installed", exc_type=ImportError)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from captum.attr import LayerIntegratedGradients

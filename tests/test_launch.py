@@ -96,7 +96,10 @@ def test_a_server_runs_with_the_allocator_that_is_installed(live: Server) -> Non
     found = allocator(live.served)
     assert f"LD_PRELOAD={found}".encode() in environment(live.pid).split(b"\0")
     if not found:
-        pytest.skip(f"none of {', '.join(ALLOCATORS)} is installed here, or OpenVINO is served")
+        pytest.skip(
+            f"{', '.join(ALLOCATORS)} are not installed, or LD_PRELOAD is set empty, or OpenVINO "
+            "is served"
+        )
     for served in live.served[:1]:
         for pid in live.admin.workers(served.name, served.version):
             maps = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8")

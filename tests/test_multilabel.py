@@ -173,7 +173,7 @@ def test_a_config_that_contradicts_the_data_is_refused(
 
 @pytest.mark.parametrize("name", EXPORTS)
 def test_a_format_keeps_the_answers_in_any_batch(multi: Models, name: str) -> None:
-    family, encoder, form = name.split("-")
+    family, encoder, form = name.split("-", 2)
     predictor = Predictor.load(multi.exports[name])
     texts = [TEXT, *ODD_TEXTS]
     together = predictor.predict(texts)

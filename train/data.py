@@ -250,9 +250,9 @@ def _problem(
     if problem := text_problem(text):
         return problem
     for label in found:
-        if isinstance(label, bool) or not isinstance(label, str | int) or not str(label).strip():
-            if label is None or not str(label).strip() or isinstance(label, list | tuple):
-                return "the label is missing"
+        if label is None or isinstance(label, list | tuple) or not str(label).strip():
+            return "the label is missing"
+        if isinstance(label, bool | float):
             return f"the label is {label!r}, but must be text or a whole number"
         name = str(label).strip()
         if text_problem(name) or len(name.splitlines()) > 1 or "\t" in str(label):
