@@ -190,8 +190,8 @@ def start(
         options: workers and threads a model, and the life of a token.
 
     Raises:
-        ServerError: for a missing archive, a port in use, a server that runs already, or a worker
-            that fails, with its traceback.
+        ServerError: for an archive that is missing or in the server's own store, a port in use, a
+            server that runs already, or a worker that fails, with its traceback.
 
     """
     archives = [Archive.read(find(model_store, name)) for name in models]
@@ -207,6 +207,13 @@ def start(
                 "version with archive --model_version"
             )
     launch.refuse_long(run_dir)
+    store = (run_dir / STORE).resolve()
+    for each in archives:
+        if each.path.resolve().parent == store:
+            raise ServerError(
+                f"{each.path} lies in the server's own store, which a start empties: copy it into "
+                f"{model_store} first"
+            )
     with locked(run_dir):
         chosen = _ports(run_dir, ports or {})
         _clear(run_dir)
@@ -236,7 +243,7 @@ def restart(
     leaves what it was to bring back for the next.
 
     Raises:
-        ServerError: as ``start``, or when ``run_dir`` remembers none.
+        ServerError: as ``start``, or when ``run_dir`` remembers none or has lost its archives.
 
     """
     launch.refuse_long(run_dir)
@@ -246,6 +253,11 @@ def restart(
         if killed is None:
             raise ServerError(f"{run_dir} remembers no server: ./iclassifier serve start NAME")
         store = run_dir / STORE
+        lost = [each.file for each in killed.served if not (store / each.file).is_file()]
+        if lost:
+            raise ServerError(
+                f"{store} has lost {' and '.join(lost)}: ./iclassifier serve start NAME"
+            )
         archives = [(Archive.read(store / each.file), each) for each in killed.served]
         _clear(run_dir, keep=[each.file for each in killed.served])
         served = [

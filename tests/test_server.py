@@ -15,8 +15,10 @@ from model_src.errors import ServerError
 from model_src.predictor import Predictor
 from serving import server
 from serving.client import Client, read_key
+from serving.launch import STORE
 from serving.process import birth, free_ports, group, is_free
 from serving.server import Server
+from serving.store import Served
 from tests.conftest import ODD_TEXTS, ROOT, SERVED, Models
 
 EXACT = 1e-5
@@ -142,11 +144,12 @@ def test_a_stale_state_file_does_no_harm_and_stop_leaves_nothing(
     (tmp_path / ".lock").touch()
     assert Server.find(tmp_path) is None
     started = server.start(model_store, [SERVED[0]], tmp_path)
-    found = Server.find(tmp_path)
-    assert found == started
-    processes = group(started.pid)
-    assert len(processes) == 2  # Java and one worker
-    started.stop()
+    try:
+        assert Server.find(tmp_path) == started
+        processes = group(started.pid)
+        assert len(processes) == 2  # Java and one worker
+    finally:
+        started.stop()
     assert [birth(pid) for pid in processes] == [None, None]
     assert Server.find(tmp_path) is None
     assert all(is_free(port) for port in started.ports.values())
@@ -163,9 +166,24 @@ def test_a_killed_server_can_be_started_again(model_store: Path, tmp_path: Path)
     while group(first.pid):
         pass
     assert Server.find(tmp_path) is None
+    (copy,) = (tmp_path / STORE).iterdir()
+    with pytest.raises(ServerError, match="lies in the server's own store"):
+        server.start(model_store, [str(copy)], tmp_path)
+    assert copy.exists()
     second = server.start(model_store, [SERVED[0]], tmp_path)
-    assert Client(second.url(SERVED[0]), second.key_file).predict("great")["label"] == "good"
-    second.stop()
+    try:
+        assert Client(second.url(SERVED[0]), second.key_file).predict("great")["label"] == "good"
+    finally:
+        second.stop()
+
+
+def test_a_restart_without_its_archives_names_them(tmp_path: Path) -> None:
+    served = [Served("film", "1.0", 1, 1, default=True)]
+    Server(tmp_path, 0, 0, {}, served).remember()
+    (tmp_path / ".lock").touch()
+    with pytest.raises(ServerError, match=r"has lost film@1\.0\.mar: ./iclassifier serve start"):
+        server.restart(tmp_path)
+    assert Server.read(tmp_path)
 
 
 def test_a_worker_that_cannot_load_shows_its_traceback(model_store: Path, tmp_path: Path) -> None:
