@@ -45,7 +45,7 @@ PAIRS = [(name, encoder) for name, family in EMBEDDINGS.items() for encoder in f
 ALL = "ICLASSIFIER_ALL_FORMATS" in os.environ
 _SOME = [("glove", "cnn"), ("glove", "densenet-dsa"), ("bert", "cls"), ("bart", "cls")]
 _SOME += [("mpnet", "cnn"), ("albert", "cls")]
-_FEW = {"bf16": _SOME, "openvino": _SOME, "openvino-bf16": _SOME}
+_FEW = {"bf16": [*_SOME, ("albert", "cnn")], "openvino": _SOME, "openvino-bf16": _SOME}
 _FEW["onnx-int8"] = _FEW["openvino-int8"] = [*_SOME, ("bart", "cnn")]
 _FEW["pt2"] = [("glove", "cnn")]  # half a minute of compiling each
 EXPORTS = {

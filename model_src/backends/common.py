@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from model_src.classifier import Classifier, state_of, ties_of
 from model_src.errors import BundleError
@@ -33,6 +34,8 @@ EXAMPLE = (
 
 # Rows of a product that are tried: a sentence, and batches up to what ``Predictor`` makes.
 _ROWS = (1, 2, 3, 5, 8, 11, 16, 24, 30, 32, 48, 64, 88, 96, 128, 192, 256, 384, 512)
+# So many rows may a product be filled up to: with fewer, reading the weights takes the time.
+_FEW = 16
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
@@ -152,20 +155,33 @@ def _equals(mixed: Backend, run: Backend) -> bool:
     return True
 
 
-def steady(layer: nn.Linear, dtype: torch.dtype) -> bool:
-    """Try whether a row of a product has the same bits among any number of other rows.
+def fewest(inputs: int, outputs: int, dtype: torch.dtype) -> int | None:
+    """Return the rows from which a product ``[rows, inputs] @ [inputs, outputs]`` is steady.
 
-    Kernels for long sums in half precision split them in another way when there are more rows.
+    That is: each row has the same bits among that many or more. Kernels for few rows may add in
+    another order, and rounding to half precision shows that in one of thousands of values. So sums
+    of zero are tried, of which nothing but errors of rounding is left: another order, other errors.
+
+    Returns:
+        None where that is not so from a few rows on.
+
     """
     generator = torch.Generator().manual_seed(0)
-    x = torch.randn(_ROWS[-1], layer.in_features, generator=generator).to(dtype)
+    weight = torch.randn(outputs, inputs // 2, generator=generator).to(dtype)
+    x = torch.randn(_ROWS[-1], inputs // 2, generator=generator).to(dtype)
+    weight, x = torch.cat([weight, -weight], dim=1), torch.cat([x, x], dim=1)
+    if inputs % 2:
+        weight, x = (functional.pad(each, (0, 1)) for each in (weight, x))
     with torch.inference_mode():
-        every = layer(x)
-        return all(
-            torch.equal(layer(x[:count]), every[:count])
-            and torch.equal(layer(x[-count:]), every[-count:])
-            for count in _ROWS
-        )
+        every = functional.linear(x, weight)
+
+        def same(count: int) -> bool:
+            ends = (slice(count), slice(-count, None))
+            return all(torch.equal(functional.linear(x[end], weight), every[end]) for end in ends)
+
+        changed = [i for i, count in enumerate(_ROWS) if not same(count)]
+    found = _ROWS[changed[-1] + 1] if changed else 1
+    return found if found <= _FEW else None
 
 
 def cpu_has(*flags: str) -> bool:
