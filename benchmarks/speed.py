@@ -89,7 +89,8 @@ class _Model:
         rivals = [n for n in every if n == EAGER or (n in FORMATS and not FORMATS[n].gpu)]
         passing = [name for name in rivals if name not in against]
         best = min(passing, key=ms.__getitem__)
-        tokens = int(statistics.median(map(len, bundle.tokenizer.encode_batch(texts))))
+        encode = bundle.tokenizer.encode_batch
+        tokens = int(statistics.median(map(len, encode(texts))))
         return {
             "tokens": tokens,
             "ms": ms,
@@ -99,6 +100,7 @@ class _Model:
             "best": best,
             "best_batched": min(passing, key=batched.__getitem__),
             "stages": turns.stages(every[best], texts, _ROUNDS),
+            "in_a_row_ms": turns.times({"": encode}, [[t] for t in texts], _ROUNDS, _RUN)[""],
             "calls_ms": self._calls(best, texts),
             **_floor(self.model, tokens, rates["peaks"]),
         }

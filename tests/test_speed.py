@@ -111,6 +111,7 @@ def test_the_speed_of_a_model_is_measured_once(
         assert found["changes"][PADDED]["max_dp"] <= MAX_DP
         assert found["ms"][found["best"]] == min(found["ms"][n] for n in (EAGER, *FORMATS))
         assert set(found["stages"]) == set(turns.STAGES)
+        assert 0 < found["in_a_row_ms"] < found["ms"][found["best"]]
         assert text.count(f"| {aim.entry.title} ") == 4
         assert f"| {aim.entry.title}, {found['best']} |" in text
         times = found["ms"][PADDED] / found["ms"][found["best"]]
