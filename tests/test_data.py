@@ -53,6 +53,10 @@ BAD_LINES = {
         "line 3: the label holds a tab",
     ),
     ("not UTF-8", "a.txt"): (b"a\tx\n\xff\xfe\ty\n", "line 2: invalid UTF-8"),
+    ("a quoted line that is not UTF-8", "a.csv"): (
+        b'text,label\na,x\n"b\n\xff\nc",y\n',
+        "line 3: invalid UTF-8",
+    ),
     ("second header", "a.tsv"): (b"text\tlabel\na\tx\ntext\tlabel\n", "line 3: duplicate header"),
     ("second csv header", "a.csv"): (b"text,label\na,x\ntext,label\n", "line 3: duplicate header"),
     ("short csv row", "a.csv"): (b"text,label\na,x\nb\n", "line 3: 1 columns instead of 2"),
@@ -114,6 +118,7 @@ def test_only_the_first_five_offenders_are_listed(tmp_path: Path) -> None:
         (b"text,label,text\n", "more than once the column 'text'"),
         (b"text,lable\n", "lacks the column 'label'"),
         (b"", "lacks the column 'text'"),
+        (b"text,label,\xff\n", "invalid UTF-8"),
     ],
 )
 def test_a_wrong_csv_header_is_refused(tmp_path: Path, header: bytes, said: str) -> None:

@@ -19,6 +19,7 @@ _HEADERS = (["text", "label"], ["sentence", "label"])
 _TEXTS = ("text", "comment_text")  # the second is Jigsaw's
 _NO_LABELS = (*_TEXTS, "id", "")  # the last is the index that pandas writes
 _OURS = {*_NO_LABELS, "sentence", "label"}
+_NO_UTF8 = "invalid UTF-8"
 
 
 class Bad(NamedTuple):
@@ -33,12 +34,26 @@ Row = tuple[int, Any, list[Any], bool]
 
 def _lines(path: Path, bad: list[Bad]) -> Iterator[tuple[int, str]]:
     """Yield numbered lines without their ends, up to the last one that is not blank."""
+    for number, line in _any_lines(path):
+        if _is_unicode(line):
+            yield number, line
+        else:
+            bad.append(Bad(number, _NO_UTF8))
+
+
+def _any_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield those that are no UTF-8 too, so that each is told from the lines around it."""
     raw = path.read_bytes().removeprefix(b"\xef\xbb\xbf").rstrip().split(b"\n")
     for number, line in enumerate(raw, 1):
-        try:
-            yield number, line.decode().rstrip("\r")
-        except UnicodeDecodeError:
-            bad.append(Bad(number, "invalid UTF-8"))
+        yield number, line.decode(errors="surrogateescape").rstrip("\r")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _read_tsv(path: Path, bad: list[Bad]) -> Iterator[Row]:
@@ -66,12 +81,15 @@ def _read_csv(path: Path, bad: list[Bad]) -> Iterator[Row]:
     numbers: list[int] = []
 
     def feed() -> Iterator[str]:
-        for number, line in _lines(path, bad):
+        # A line may be one of many in a quoted field, which would be another without it.
+        for number, line in _any_lines(path):
             numbers.append(number)
             yield line + "\n"
 
     rows = csv.reader(feed())
     header = [_name(name) for name in next(_csv_rows(path, rows), [])]
+    if not _is_unicode("".join(header)):
+        raise DataError(f"{path}, line 1: the header is {_NO_UTF8}")
     text = next((name for name in _TEXTS if name in header), _TEXTS[0])
     columns = [name for name in header if name not in _NO_LABELS]
     multi = "label" not in header and len(columns) >= 2
@@ -82,6 +100,9 @@ def _read_csv(path: Path, bad: list[Bad]) -> Iterator[Row]:
     first = 1
     for row in _csv_rows(path, rows):
         start, first = numbers[first], rows.line_num
+        if not _is_unicode("".join(row)):
+            bad.append(Bad(start, _NO_UTF8))
+            continue
         if [_name(name) for name in row] == header:
             bad.append(Bad(start, "duplicate header"))
             continue
