@@ -98,32 +98,33 @@ def _read_csv(path: Path, bad: list[Bad]) -> Iterator[Row]:
             what = "lacks the column" if name not in header else "has more than once the column"
             raise DataError(f"{path}, line 1: the header {what} {name!r}: {header}")
     first = 1
+    zeros_and_ones = columns if multi else []
     for row in _csv_rows(path, rows):
         start, first = numbers[first], rows.line_num
-        if not _is_unicode("".join(row)):
-            bad.append(Bad(start, _NO_UTF8))
-            continue
-        if [_name(name) for name in row] == header:
-            bad.append(Bad(start, "duplicate header"))
-            continue
-        if len(row) != len(header):
-            bad.append(Bad(start, f"{len(row)} columns instead of {len(header)}"))
+        if reason := _csv_problem(row, header, zeros_and_ones):
+            bad.append(Bad(start, reason))
             continue
         values = dict(zip(header, (value.strip() for value in row), strict=True))
-        odd = [name for name in columns if multi and values[name] not in ("0", "1")]
-        if odd:
-            # who forgot the column of labels must not be left to guess
-            bad.append(
-                Bad(
-                    start,
-                    "without a column 'label' every column is a label of 0 or 1"
-                    f": {odd[0]} is {values[odd[0]]!r}",
-                )
-            )
-        elif multi:
+        if multi:
             yield start, values[text], [name for name in columns if values[name] == "1"], True
         else:
             yield start, values[text], [values["label"]], False
+
+
+def _csv_problem(row: list[str], header: list[str], zeros_and_ones: list[str]) -> str:
+    """Say why ``row`` cannot be used, or nothing; some columns hold ``zeros_and_ones`` only."""
+    if not _is_unicode("".join(row)):
+        return _NO_UTF8
+    if [_name(name) for name in row] == header:
+        return "duplicate header"
+    if len(row) != len(header):
+        return f"{len(row)} columns instead of {len(header)}"
+    for name, value in zip(header, row, strict=True):
+        if name in zeros_and_ones and value.strip() not in ("0", "1"):
+            # who forgot the column of labels must not be left to guess
+            what = f"{name} is {value.strip()!r}"
+            return f"without a column 'label' every column is a label of 0 or 1: {what}"
+    return ""
 
 
 def _csv_rows(path: Path, rows: "_csv.Reader") -> Iterator[list[str]]:
