@@ -18,7 +18,7 @@ trained model would; `export` judges that.
 _PARTS_NOTE = """\
 Where the time of the best format goes, in ms and %. Calling operations is the time of the same
 graph with layers of one value; the rest is what its products take beyond the floor, and all others.
-Tokenizing in a row has no model in between, which takes the words out of the processor's caches:
+Tokenizing in a row has no model in between, which may take the words out of the processor's caches:
 """
 _CHANGES_NOTE = """\
 Largest change of a probability, and labels as before. Only MiniLM has real weights, and all last
@@ -115,7 +115,8 @@ def _shares(aim: Aim, one: dict[str, Any]) -> list[str]:
     ends = (stages["decoding"], between)
     parts = [stages["tokenizing"], stages["tensors"], calls, floor, rest, *ends]
     cells = [f"{part:.2g} ({part / sum(parts):.0%})" for part in parts]
-    return [f"{aim.entry.title}, {one['best']}", *cells, f"{one['in_a_row_ms']:.2g}"]
+    in_a_row = f"{one['in_a_row_ms']:.2g}" if "in_a_row_ms" in one else ""
+    return [f"{aim.entry.title}, {one['best']}", *cells, in_a_row]
 
 
 def _every(models: _Models, key: str) -> list[str]:

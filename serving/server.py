@@ -209,10 +209,10 @@ def start(
     launch.refuse_long(run_dir)
     store = (run_dir / STORE).resolve()
     for each in archives:
-        if each.path.resolve().parent == store:
+        if store in (each.path.resolve().parent, each.path.parent.resolve()):  # a link, or its end
             raise ServerError(
-                f"{each.path} lies in the server's own store, which a start empties: copy it into "
-                f"{model_store} first"
+                f"{each.path} lies in the server's own store, which a start empties: copy it to "
+                "another folder first"
             )
     with locked(run_dir):
         chosen = _ports(run_dir, ports or {})

@@ -286,13 +286,13 @@ def test_a_graph_for_several_lengths_is_taken_only_where_it_has_the_same_bits(no
 
 
 @pytest.mark.parametrize(
-    ("other", "found"), [((), 1), ((1, 2), 3), ((1, 2, 3, 5, 8), 11), ((1, 64), None)]
+    ("other", "found"), [((), 1), ((1, 2), 3), ((1, 15), 16), ((1, 64), None), ((16,), None)]
 )
 def test_a_product_is_filled_up_to_the_rows_from_which_it_is_steady(
     other: tuple[int, ...], found: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return torch.full((len(x), len(weight)), float(len(x) in other))
+    def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        return torch.full((len(x), len(weight)), float(len(x) in other)) + bias
 
     monkeypatch.setattr(torch.nn.functional, "linear", linear)
     assert common.fewest(7, 3, torch.bfloat16) == found
@@ -303,10 +303,10 @@ def test_sums_of_nothing_show_in_which_order_they_are_added(
 ) -> None:
     """Rounded to bf16, sums of other values hide it but for one of thousands."""
 
-    def linear(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    def linear(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         x, weight = x.float(), weight.float()
         order = range(x.shape[1]) if len(x) > 1 else reversed(range(x.shape[1]))
-        y = torch.zeros(len(x), len(weight))
+        y = bias.float().repeat(len(x), 1)
         for i in order:
             y += x[:, i : i + 1] * weight[:, i]
         return y.bfloat16()

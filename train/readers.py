@@ -78,15 +78,8 @@ def _name(field: str) -> str:
 
 
 def _read_csv(path: Path, bad: list[Bad]) -> Iterator[Row]:
-    numbers: list[int] = []
-
-    def feed() -> Iterator[str]:
-        # A line may be one of many in a quoted field, which would be another without it.
-        for number, line in _any_lines(path):
-            numbers.append(number)
-            yield line + "\n"
-
-    rows = csv.reader(feed())
+    # A line may be one of many in a quoted field, which would be another without it.
+    rows = csv.reader(line + "\n" for _, line in _any_lines(path))
     header = [_name(name) for name in next(_csv_rows(path, rows), [])]
     if not _is_unicode("".join(header)):
         raise DataError(f"{path}, line 1: the header is {_NO_UTF8}")
@@ -100,7 +93,7 @@ def _read_csv(path: Path, bad: list[Bad]) -> Iterator[Row]:
     first = 1
     zeros_and_ones = columns if multi else []
     for row in _csv_rows(path, rows):
-        start, first = numbers[first], rows.line_num
+        start, first = first + 1, rows.line_num
         if reason := _csv_problem(row, header, zeros_and_ones):
             bad.append(Bad(start, reason))
             continue

@@ -1,8 +1,9 @@
 """Weights in bfloat16 as safetensors; products in bf16, everything between them in fp32.
 
-Linear layers and tables hold the weights and take the time. Norms, softmax and the
-residual stream stay in fp32, where they cost little and rounding would hurt. It pays on CPUs with
-AVX-512 BF16 or AMX; others emulate it slowly.
+Linear layers and tables hold the weights and take the time. Norms, softmax and the residual stream
+stay in fp32, where they cost little and rounding would hurt; so do the weights of the last layer,
+since logits in bf16 have steps of up to 0.8 %. It pays on CPUs with AVX-512 BF16 or AMX; others
+emulate it slowly.
 """
 
 from pathlib import Path
@@ -24,19 +25,18 @@ from model_src.backends.common import (
 from model_src.backends.jit import freeze, script
 from model_src.backends.packed import packed
 from model_src.classifier import Classifier
+from model_src.errors import BundleError
 from model_src.lean import lean
 
 if TYPE_CHECKING:
     from model_src.bundle import Bundle
 
 _HALVED = (nn.Linear, nn.Embedding)
+_LAST = "output.weight"
 
 
 def export(classifier: Classifier, path: Path) -> None:
-    """Write the weights of linear layers and tables in bf16, the rest of the lean form as it is.
-
-    So stays the last layer, which takes no time: logits in bf16 have steps of up to 0.8 %.
-    """
+    """Write the weights of tables and linear layers but the last in bf16, all else as it is."""
     model = lean(classifier)
     for module in model.modules():
         if isinstance(module, _HALVED) and module is not model.output:
@@ -55,20 +55,25 @@ def load(bundle: "Bundle", path: Path) -> Backend:
     """
     tensors = load_file(path)
     model = skeleton(bundle, set(tensors), path)
+    if tensors[_LAST].dtype == torch.bfloat16:
+        raise BundleError(f"{path} is of a version with a last layer in bf16: export it again")
     fill(model, tensors)
-    steady: dict[tuple[int, int], int | None] = {}
-    for name, module in list(model.named_modules()):
+    layers = {name: part for name, part in model.named_modules() if isinstance(part, nn.Linear)}
+    inner = (part for part in layers.values() if part is not model.output)
+    shapes = {(part.in_features, part.out_features) for part in inner}
+    rows = {shape: fewest(*shape, torch.bfloat16) for shape in shapes}
+    together = None not in rows.values()
+    for name, part in layers.items():
+        least = rows.get((part.in_features, part.out_features)) if together else None
+        if part is model.output:
+            # How many rows it has changes, rounded to fp32, all but never a bit.
+            part.to(torch.float64)
+            least = None
+        model.set_submodule(name, _Linear(part, least or 1))
+    for module in model.modules():
         if isinstance(module, nn.Embedding):
             module.register_forward_hook(_to_fp32)
-        elif isinstance(module, nn.Linear):
-            shape = (module.in_features, module.out_features)
-            half = module.weight.dtype == torch.bfloat16
-            if not half:
-                module.to(torch.float64)  # the last: how many rows it has changes no bit of fp32
-            elif shape not in steady:
-                steady[shape] = fewest(*shape, torch.bfloat16)
-            model.set_submodule(name, _Linear(module, (half and steady[shape]) or 1))
-    if None in steady.values():
+    if not together:
         return one_by_one(freeze(model))
     alone, mixed = freeze(model), packed(model)
     return by_length(alone, mixed and freeze(mixed))
@@ -77,23 +82,25 @@ def load(bundle: "Bundle", path: Path) -> Backend:
 class _Linear(nn.Module):
     """A linear layer in the precision of its weights between states in fp32."""
 
-    def __init__(self, layer: nn.Linear, rows: int) -> None:
-        """Share the weights of ``layer``; ``rows`` is what ``fewest`` says of it."""
+    def __init__(self, layer: nn.Linear, least: int) -> None:
+        """Share the weights of ``layer``; fewer rows than ``least`` are filled up."""
         super().__init__()
-        self.weight, self.bias, self.rows = layer.weight, layer.bias, rows
+        self.weight, self.least = layer.weight, least
+        # ``fewest`` has tried products with a bias
+        self.bias = layer.bias if layer.bias is not None else torch.zeros_like(layer.weight[:, 0])
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[..., in]`` to ``[..., out]``, both fp32."""
-        y: Tensor = script(_product)(x, self.weight, self.bias, self.rows)
+        y: Tensor = script(_product)(x, self.weight, self.bias, self.least)
         return y
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None, fewest: int) -> Tensor:
-    """Fill fewer rows than ``fewest`` up with zeros, so that each has the bits of a batch."""
+def _product(x: Tensor, weight: Tensor, bias: Tensor, least: int) -> Tensor:
+    """Fill fewer rows than ``least`` up with zeros, so that each has the bits of a batch."""
     count = x.numel() // x.shape[-1]
-    if count >= fewest:
+    if count >= least:
         return torch.nn.functional.linear(x.to(weight.dtype), weight, bias).float()
-    rows = torch.constant_pad_nd(x.flatten(0, -2), [0, 0, 0, fewest - count])
+    rows = torch.constant_pad_nd(x.flatten(0, -2), [0, 0, 0, least - count])
     y = torch.nn.functional.linear(rows.to(weight.dtype), weight, bias).float()
     return y[:count].view(x.shape[:-1] + y.shape[1:])
 

@@ -32,8 +32,8 @@ EXAMPLE = (
     torch.arange(7)[None, :] < torch.tensor([[7], [4]]),
 )
 
-# Rows of a product that are tried: a sentence, and batches up to what ``Predictor`` makes.
-_ROWS = (1, 2, 3, 5, 8, 11, 16, 24, 30, 32, 48, 64, 88, 96, 128, 192, 256, 384, 512)
+# Rows of a product that are tried: up to what ``Predictor`` makes of a batch, padding included.
+_ROWS = (*range(1, 33), 48, 64, 88, 96, 128, 192, 256, 384, 512, 1024, 2048)
 # So many rows may a product be filled up to: with fewer, reading the weights takes the time.
 _FEW = 16
 
@@ -156,11 +156,11 @@ def _equals(mixed: Backend, run: Backend) -> bool:
 
 
 def fewest(inputs: int, outputs: int, dtype: torch.dtype) -> int | None:
-    """Return the rows from which a product ``[rows, inputs] @ [inputs, outputs]`` is steady.
+    """Return the rows from which a product of ``[rows, inputs]`` with a bias is steady.
 
     That is: each row has the same bits among that many or more. Kernels for few rows may add in
     another order, and rounding to half precision shows that in one of thousands of values. So sums
-    of zero are tried, of which nothing but errors of rounding is left: another order, other errors.
+    of zero are tried, of which nothing but errors of rounding is left: another order has others.
 
     Returns:
         None where that is not so from a few rows on.
@@ -170,18 +170,16 @@ def fewest(inputs: int, outputs: int, dtype: torch.dtype) -> int | None:
     weight = torch.randn(outputs, inputs // 2, generator=generator).to(dtype)
     x = torch.randn(_ROWS[-1], inputs // 2, generator=generator).to(dtype)
     weight, x = torch.cat([weight, -weight], dim=1), torch.cat([x, x], dim=1)
-    if inputs % 2:
-        weight, x = (functional.pad(each, (0, 1)) for each in (weight, x))
+    # In any order, so that no half of a sum is zero by itself.
+    order = torch.randperm(weight.shape[1], generator=generator)
+    weight, x = (functional.pad(each[:, order], (0, inputs % 2)) for each in (weight, x))
+    bias = torch.zeros(outputs, dtype=dtype)
     with torch.inference_mode():
-        every = functional.linear(x, weight)
-
-        def same(count: int) -> bool:
-            ends = (slice(count), slice(-count, None))
-            return all(torch.equal(functional.linear(x[end], weight), every[end]) for end in ends)
-
-        changed = [i for i, count in enumerate(_ROWS) if not same(count)]
-    found = _ROWS[changed[-1] + 1] if changed else 1
-    return found if found <= _FEW else None
+        every = functional.linear(x, weight, bias)
+        for i in reversed(range(len(_ROWS))):
+            if not torch.equal(functional.linear(x[: _ROWS[i]], weight, bias), every[: _ROWS[i]]):
+                return next((count for count in _ROWS[i + 1 :] if count <= _FEW), None)
+    return 1
 
 
 def cpu_has(*flags: str) -> bool:
