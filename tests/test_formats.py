@@ -103,7 +103,7 @@ def test_native_code_needs_no_compiler_to_load(
     tiny: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if "pt2" not in INSTALLED:
-        pytest.skip("needs a C++ compiler")
+        pytest.skip(f"the format pt2 needs {' and '.join(missing('pt2', to_export=True))}")
     monkeypatch.setenv("PATH", "/nowhere")
     assert Predictor.load(tiny.exports["glove-cnn-pt2"]).predict(["great"])
 

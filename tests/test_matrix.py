@@ -94,7 +94,7 @@ def test_an_export_answers_as_its_archive_and_its_model_do(
     if lacking := missing(form, to_export=True):
         pytest.skip(f"the format {form} needs {' and '.join(lacking)}")
     if name not in folders:
-        pytest.skip("half a minute of compiling: set ICLASSIFIER_ALL_FORMATS=1")
+        pytest.skip("compiled where ICLASSIFIER_ALL_FORMATS=1 is set only")
     answers = Predictor.load(folders[name]).predict(TEXTS)
     if FORMATS[form].exact:  # a handler may batch otherwise, which fp32 may see in the last digits
         for answer, other in zip(answers, served[name], strict=True):

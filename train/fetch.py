@@ -90,13 +90,12 @@ def _watched(command: list[str], folder: Path, what: str) -> tuple[int, str]:
                 text=True,
             ) as client,
         ):
+            errors: str | None = None
             try:
-                while True:
+                while errors is None:
                     with contextlib.suppress(subprocess.TimeoutExpired):
                         _, errors = client.communicate(timeout=_LOOK)
-                        break
                     bar.update(max(_bytes(places) - bar.n, 0))
-                bar.update(max(_bytes(places) - bar.n, 0))
             except BaseException:
                 client.kill()
                 raise

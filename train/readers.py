@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from model_src.errors import DataError
+from model_src.text import is_unicode
 
 if TYPE_CHECKING:
     import _csv
@@ -35,7 +36,7 @@ Row = tuple[int, Any, list[Any], bool]
 def _lines(path: Path, bad: list[Bad]) -> Iterator[tuple[int, str]]:
     """Yield numbered lines without their ends, up to the last one that is not blank."""
     for number, line in _any_lines(path):
-        if _is_unicode(line):
+        if is_unicode(line):
             yield number, line
         else:
             bad.append(Bad(number, _NO_UTF8))
@@ -46,14 +47,6 @@ def _any_lines(path: Path) -> Iterator[tuple[int, str]]:
     raw = path.read_bytes().removeprefix(b"\xef\xbb\xbf").rstrip().split(b"\n")
     for number, line in enumerate(raw, 1):
         yield number, line.decode(errors="surrogateescape").rstrip("\r")
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _read_tsv(path: Path, bad: list[Bad]) -> Iterator[Row]:
@@ -81,7 +74,7 @@ def _read_csv(path: Path, bad: list[Bad]) -> Iterator[Row]:
     # A line may be one of many in a quoted field, which would be another without it.
     rows = csv.reader(line + "\n" for _, line in _any_lines(path))
     header = [_name(name) for name in next(_csv_rows(path, rows), [])]
-    if not _is_unicode("".join(header)):
+    if not is_unicode("".join(header)):
         raise DataError(f"{path}, line 1: the header is {_NO_UTF8}")
     text = next((name for name in _TEXTS if name in header), _TEXTS[0])
     columns = [name for name in header if name not in _NO_LABELS]
@@ -106,7 +99,7 @@ def _read_csv(path: Path, bad: list[Bad]) -> Iterator[Row]:
 
 def _csv_problem(row: list[str], header: list[str], zeros_and_ones: list[str]) -> str:
     """Say why ``row`` cannot be used, or nothing; some columns hold ``zeros_and_ones`` only."""
-    if not _is_unicode("".join(row)):
+    if not is_unicode("".join(row)):
         return _NO_UTF8
     if [_name(name) for name in row] == header:
         return "duplicate header"

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from model_src.bundle import Bundle
 
 _HALVED = (nn.Linear, nn.Embedding)
-_LAST = "output.weight"
+_LAST = "output"
 
 
 def export(classifier: Classifier, path: Path) -> None:
@@ -55,21 +55,19 @@ def load(bundle: "Bundle", path: Path) -> Backend:
     """
     tensors = load_file(path)
     model = skeleton(bundle, set(tensors), path)
-    if tensors[_LAST].dtype == torch.bfloat16:
+    if tensors[f"{_LAST}.weight"].dtype == torch.bfloat16:
         raise BundleError(f"{path} is of a version with a last layer in bf16: export it again")
     fill(model, tensors)
+    last = model.output
     layers = {name: part for name, part in model.named_modules() if isinstance(part, nn.Linear)}
-    inner = (part for part in layers.values() if part is not model.output)
-    shapes = {(part.in_features, part.out_features) for part in inner}
-    rows = {shape: fewest(*shape, torch.bfloat16) for shape in shapes}
+    inner = {name: part for name, part in layers.items() if part is not last}
+    shapes = {name: (part.in_features, part.out_features) for name, part in inner.items()}
+    rows = {shape: fewest(*shape, torch.bfloat16) for shape in {*shapes.values()}}
     together = None not in rows.values()
-    for name, part in layers.items():
-        least = rows.get((part.in_features, part.out_features)) if together else None
-        if part is model.output:
-            # How many rows it has changes, rounded to fp32, all but never a bit.
-            part.to(torch.float64)
-            least = None
-        model.set_submodule(name, _Linear(part, least or 1))
+    for name, part in inner.items():
+        model.set_submodule(name, _Linear(part, (together and rows[shapes[name]]) or 1))
+    # Rounded to fp32, how many rows there are changes in fp64 all but never a bit.
+    model.set_submodule(_LAST, _Linear(last.to(torch.float64), 1))
     for module in model.modules():
         if isinstance(module, nn.Embedding):
             module.register_forward_hook(_to_fp32)
