@@ -2,8 +2,6 @@
 
 import time
 
-from tqdm import tqdm
-
 from chaos.outcome import Outcome
 from chaos.scene import Scene
 
@@ -18,14 +16,8 @@ def clients(scene: Scene) -> Outcome:
     most = _IN_SHORT if scene.short else _REQUESTS
     with scene.server() as found:
         began = time.monotonic()
-        with (
-            scene.traffic(found, clients=_CLIENTS, most=most, sizes=_SIZES, attempts=1) as traffic,
-            tqdm(total=most, desc="requests", unit=" requests") as bar,
-        ):
-            over = False
-            while not over and time.monotonic() < began + _SECONDS:
-                over = traffic.wait(0.5)
-                bar.update(len(traffic.records) - bar.n)
+        with scene.traffic(found, clients=_CLIENTS, most=most, sizes=_SIZES, attempts=1) as traffic:
+            traffic.spend(_SECONDS)
             seconds = time.monotonic() - began
         tally = scene.judge(traffic.records)
     sentences = sum(len(each.numbers) for each in traffic.records)

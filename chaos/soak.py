@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tqdm import tqdm
+
 from chaos.altered import LEAKY, with_handler
 from chaos.fit import Fit, fit
 from chaos.outcome import Outcome
@@ -106,17 +108,19 @@ def _watched(
     seconds, samples = 60 * minutes, _Samples()
     most = _CROWDED[scene.short]
     with scene.traffic(found, clients=_CROWD, most=most, sizes=_SIZES, attempts=1) as crowd:
-        crowd.wait(_CROWD_SECONDS)
+        crowd.spend(_CROWD_SECONDS)
     began = time.monotonic()
     with (
         scene.traffic(found, clients=_CLIENTS, rate=_RATE, sizes=_SIZES, attempts=1) as traffic,
         _malformed(Wire(found), scene.offline) as wrong,
+        tqdm(total=round(seconds), desc="soak", unit=" s") as bar,
     ):
         while (passed := time.monotonic() - began) < seconds:
             if passed >= _WARM * seconds:
                 for pid in workers(found):
                     samples.setdefault(pid, []).append((passed / 3600, memory(pid)))
             time.sleep(max(0.1, seconds / _SAMPLES))
+            bar.update(min(round(time.monotonic() - began), bar.total) - bar.n)
     return samples, crowd.records, traffic.records, wrong
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+from tqdm import tqdm
 
 from chaos.parts import chosen, sentence, table
 from model_src.errors import ServerError
@@ -101,6 +102,15 @@ class Traffic:
             while thread.is_alive() and time.monotonic() < deadline:
                 thread.join(0.2)
         return not any(thread.is_alive() for thread in self._threads)
+
+    def spend(self, seconds: float) -> bool:
+        """Do what ``wait`` does for ``most`` requests, under a bar of those that are over."""
+        deadline, over = time.monotonic() + seconds, False
+        with tqdm(total=self._most, desc="requests", unit=" requests") as bar:
+            while not over and time.monotonic() < deadline:
+                over = self.wait(0.5)
+                bar.update(len(self.records) - bar.n)
+        return over
 
     def _run(self, ask: Ask) -> None:
         while not self._over.is_set():

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from model_src.backends import bf16, common
+from model_src.backends import bf16, steady
 from model_src.errors import BundleError
 from model_src.predictor import Predictor
 from model_src.tokenizer import pad_batch
@@ -22,7 +22,7 @@ NAMES = [name for name, form in EXPORTS.items() if form == "bf16"]
 def test_any_number_of_rows_that_products_may_need_leaves_the_bits(
     tiny: Models, name: str, rows: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, true = [], common.fewest
+    asked, true = [], steady.fewest
 
     def fewest(inputs: int, outputs: int, dtype: torch.dtype) -> int | None:
         asked.append((inputs, outputs))
@@ -62,7 +62,7 @@ def test_a_product_that_is_filled_up_is_the_same_product(shape: tuple[int, ...])
         torch.randint(-8, 9, size, generator=generator).float() for size in (shape, (3, 6), (3,))
     )
     for least in (1, 4, 16):  # sums of whole numbers have no rounding
-        y = bf16._product(x, weight.bfloat16(), bias.bfloat16(), least)
+        y = steady._product(x, weight.bfloat16(), bias.bfloat16(), least)
         assert y.dtype == torch.float32
         assert torch.equal(y, functional.linear(x, weight, bias).bfloat16().float())
 

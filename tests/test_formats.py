@@ -10,7 +10,16 @@ import torch
 from safetensors.torch import load_file
 
 from model_src import backends
-from model_src.backends import FORMATS, common, cuda, eager, missing, openvino, runnable
+from model_src.backends import (
+    FORMATS,
+    common,
+    cuda,
+    eager,
+    missing,
+    openvino,
+    runnable,
+    steady,
+)
 from model_src.bundle import EXPORT, Bundle, seal
 from model_src.errors import BundleError, PackageError
 from model_src.predictor import Predictor
@@ -295,7 +304,7 @@ def test_a_product_is_filled_up_to_the_rows_from_which_it_is_steady(
         return torch.full((len(x), len(weight)), float(len(x) in other)) + bias
 
     monkeypatch.setattr(torch.nn.functional, "linear", linear)
-    assert common.fewest(7, 3, torch.bfloat16) == found
+    assert steady.fewest(7, 3, torch.bfloat16) == found
 
 
 def test_sums_of_nothing_show_in_which_order_they_are_added(
@@ -312,7 +321,7 @@ def test_sums_of_nothing_show_in_which_order_they_are_added(
         return y.bfloat16()
 
     monkeypatch.setattr(torch.nn.functional, "linear", linear)
-    assert common.fewest(64, 32, torch.bfloat16) == 2
+    assert steady.fewest(64, 32, torch.bfloat16) == 2
 
 
 def test_packages_are_imported_on_use_only() -> None:

@@ -13,17 +13,10 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from model_src.backends.common import (
-    Backend,
-    by_length,
-    fewest,
-    fill,
-    one_by_one,
-    skeleton,
-    tensors_of,
-)
-from model_src.backends.jit import freeze, script
+from model_src.backends.common import Backend, by_length, fill, one_by_one, skeleton, tensors_of
+from model_src.backends.jit import freeze
 from model_src.backends.packed import packed
+from model_src.backends.steady import SteadyLinear, fewest
 from model_src.classifier import Classifier
 from model_src.errors import BundleError
 from model_src.lean import lean
@@ -65,9 +58,9 @@ def load(bundle: "Bundle", path: Path) -> Backend:
     rows = {shape: fewest(*shape, torch.bfloat16) for shape in {*shapes.values()}}
     together = None not in rows.values()
     for name, part in inner.items():
-        model.set_submodule(name, _Linear(part, (together and rows[shapes[name]]) or 1))
+        model.set_submodule(name, SteadyLinear(part, (together and rows[shapes[name]]) or 1))
     # Rounded to fp32, how many rows there are changes in fp64 all but never a bit.
-    model.set_submodule(_LAST, _Linear(last.to(torch.float64), 1))
+    model.set_submodule(_LAST, SteadyLinear(last.to(torch.float64), 1))
     for module in model.modules():
         if isinstance(module, nn.Embedding):
             module.register_forward_hook(_to_fp32)
@@ -75,32 +68,6 @@ def load(bundle: "Bundle", path: Path) -> Backend:
         return one_by_one(freeze(model))
     alone, mixed = freeze(model), packed(model)
     return by_length(alone, mixed and freeze(mixed))
-
-
-class _Linear(nn.Module):
-    """A linear layer in the precision of its weights between states in fp32."""
-
-    def __init__(self, layer: nn.Linear, least: int) -> None:
-        """Share the weights of ``layer``; fewer rows than ``least`` are filled up."""
-        super().__init__()
-        self.weight, self.least = layer.weight, least
-        # ``fewest`` has tried products with a bias
-        self.bias = layer.bias if layer.bias is not None else torch.zeros_like(layer.weight[:, 0])
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``[..., in]`` to ``[..., out]``, both fp32."""
-        y: Tensor = script(_product)(x, self.weight, self.bias, self.least)
-        return y
-
-
-def _product(x: Tensor, weight: Tensor, bias: Tensor, least: int) -> Tensor:
-    """Fill fewer rows than ``least`` up with zeros, so that each has the bits of a batch."""
-    count = x.numel() // x.shape[-1]
-    if count >= least:
-        return torch.nn.functional.linear(x.to(weight.dtype), weight, bias).float()
-    rows = torch.constant_pad_nd(x.flatten(0, -2), [0, 0, 0, least - count])
-    y = torch.nn.functional.linear(rows.to(weight.dtype), weight, bias).float()
-    return y[:count].view(x.shape[:-1] + y.shape[1:])
 
 
 def _to_fp32(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:

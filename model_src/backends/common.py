@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from model_src.classifier import Classifier, state_of, ties_of
 from model_src.errors import BundleError
@@ -31,11 +30,6 @@ EXAMPLE = (
     torch.ones(2, 7, dtype=torch.int64),
     torch.arange(7)[None, :] < torch.tensor([[7], [4]]),
 )
-
-# Rows of a product that are tried: up to what ``Predictor`` makes of a batch, padding included.
-_ROWS = (*range(1, 33), 48, 64, 88, 96, 128, 192, 256, 384, 512, 1024, 2048)
-# So many rows may a product be filled up to: with fewer, reading the weights takes the time.
-_FEW = 16
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
@@ -153,33 +147,6 @@ def _equals(mixed: Backend, run: Backend) -> bool:
             if not torch.equal(mixed(ids, mask), torch.cat(rows)):
                 return False
     return True
-
-
-def fewest(inputs: int, outputs: int, dtype: torch.dtype) -> int | None:
-    """Return the rows from which a product of ``[rows, inputs]`` with a bias is steady.
-
-    That is: each row has the same bits among that many or more. Kernels for few rows may add in
-    another order, and rounding to half precision shows that in one of thousands of values. So sums
-    of zero are tried, of which nothing but errors of rounding is left: another order has others.
-
-    Returns:
-        None where that is not so from a few rows on.
-
-    """
-    generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(outputs, inputs // 2, generator=generator).to(dtype)
-    x = torch.randn(_ROWS[-1], inputs // 2, generator=generator).to(dtype)
-    weight, x = torch.cat([weight, -weight], dim=1), torch.cat([x, x], dim=1)
-    # In any order, so that no half of a sum is zero by itself.
-    order = torch.randperm(weight.shape[1], generator=generator)
-    weight, x = (functional.pad(each[:, order], (0, inputs % 2)) for each in (weight, x))
-    bias = torch.zeros(outputs, dtype=dtype)
-    with torch.inference_mode():
-        every = functional.linear(x, weight, bias)
-        for i in reversed(range(len(_ROWS))):
-            if not torch.equal(functional.linear(x[: _ROWS[i]], weight, bias), every[: _ROWS[i]]):
-                return next((count for count in _ROWS[i + 1 :] if count <= _FEW), None)
-    return 1
 
 
 def cpu_has(*flags: str) -> bool:
