@@ -14,7 +14,7 @@ import torch
 from handlers.glove import GloveHandler
 from handlers.protocol import MAX_EXPLAINED
 from model_src.errors import BundleError, ConfigError, RequestError, ServerError
-from model_src.explain import GAP, Explainer
+from model_src.explain import GAP, Explainer, Explanation
 from model_src.predictor import Predictor
 from serving.archive import archive
 from serving.client import Client
@@ -203,6 +203,21 @@ def test_what_fails_or_is_late_is_an_error_of_its_own(
         (answer,), _ = ask(made, [b'{"text": "boom secret"}'], **EXPLAIN)
     assert answer["code"] == 500
     assert "secret" not in caplog.text
+
+
+def test_an_explanation_of_no_numbers_costs_its_mates_nothing() -> None:
+    """JSON has no NaN: written into the answers of a batch it would end the worker."""
+
+    def explain(text: str, *rest: object, **more: object) -> Explanation:
+        logit = math.nan if text == "odd" else 1.0
+        return Explanation("good", 0.5, [(text, logit)], logit, 0.0, 1)
+
+    made = handler(Fragile())
+    made.__dict__["_explainer"] = types.SimpleNamespace(explain=explain)
+    (odd, even), context = ask(made, [b'{"text": "odd"}', b'{"text": "even"}'], **EXPLAIN)
+    assert odd["code"] == 500
+    assert even["words"] == [{"word": "even", "attribution": 1.0}]
+    assert context.statuses == {0: 500}
 
 
 def test_explanations_that_are_late_compute_nothing() -> None:
