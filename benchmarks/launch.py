@@ -25,8 +25,8 @@ _ROUNDS = 5
 _WORTH = 0.03
 # The values of the PyTorch performance guide for jemalloc.
 _TUNED = "oversize_threshold:1,background_thread:true,metadata_thp:auto,dirty_decay_ms:-1"
-# The most that every glibc accepts, so that no batch gives back what the next one needs.
-_KEEP = {
+# So that no batch gives back what the next one needs, as `./iclassifier` sets it.
+KEEP = {
     "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
     "MALLOC_TRIM_THRESHOLD_": str(256 * 2**20),
 }
@@ -54,7 +54,7 @@ SETTINGS = {
     "again": Setting("the same again"),
     "omp": Setting("OMP_NUM_THREADS=1 too", {"OMP_NUM_THREADS": "1"}),
     "pinned": Setting("pinned to one core", pinned=True),
-    "kept": Setting("glibc keeps freed memory", _KEEP),
+    "kept": Setting("glibc keeps freed memory", KEEP),
     "jemalloc": Setting("jemalloc", {"LD_PRELOAD": _JEMALLOC}),
     "jemalloc-tuned": Setting(
         "jemalloc, never giving back", {"LD_PRELOAD": _JEMALLOC, "MALLOC_CONF": _TUNED}

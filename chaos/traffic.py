@@ -103,14 +103,13 @@ class Traffic:
                 thread.join(0.2)
         return not any(thread.is_alive() for thread in self._threads)
 
-    def spend(self, seconds: float) -> bool:
-        """Do what ``wait`` does for ``most`` requests, under a bar of those that are over."""
+    def spend(self, seconds: float) -> None:
+        """Wait until ``most`` requests are over or time is up, under a bar of them."""
         deadline, over = time.monotonic() + seconds, False
         with tqdm(total=self._most, desc="requests", unit=" requests") as bar:
             while not over and time.monotonic() < deadline:
                 over = self.wait(0.5)
                 bar.update(len(self.records) - bar.n)
-        return over
 
     def _run(self, ask: Ask) -> None:
         while not self._over.is_set():
