@@ -3,7 +3,6 @@
 import functools
 import logging
 import math
-import os
 import sys
 import time
 import traceback
@@ -16,10 +15,11 @@ import torch
 
 from handlers import wire
 from handlers.body import MAX_BODY
-from handlers.headers import LAST, WORKER, headers_of
+from handlers.headers import answer_headers, headers_of
 from handlers.ledger import Ledger
 from handlers.openinference import Model
 from handlers.protocol import MAX_INSTANCES, Answer, Failure, Request, encode, parse, reply
+from handlers.wire import Call, Reply
 from model_src.bundle import EXPORT, check
 from model_src.classifier import family_of
 from model_src.errors import BundleError, RequestError
@@ -82,33 +82,46 @@ class BaseHandler:
             self.predictor.predict(batch)
         self.ledger = Ledger(context, self.predictor.tokens)
         if settings.get("buffered_socket", True):
-            wire.install()
+            wire.install(self.answer)
 
     def handle(self, data: list[dict[str, object]], context: Any) -> list[bytes]:  # noqa: ANN401
+        """Answer a batch through TorchServe's own objects, where ``wire`` is not in their place."""
+        calls = [Call(b"", headers_of(context, i), fields) for i, fields in enumerate(data)]
+        replies = self.answer(calls)
+        for i, (status, headers, _) in enumerate(replies):
+            if status != _OK:
+                context.set_response_status(status.value, status.phrase, i)
+            for name, value in headers:
+                context.set_response_header(i, name, value)
+        return [reply.body for reply in replies]
+
+    def answer(self, calls: list[Call]) -> list[Reply]:
         """Answer a batch; a bad request gets its own status, its mates their answers."""
-        headers = [headers_of(context, i) for i in range(len(data))]
-        requests = [self._parse(*each) for each in zip(data, headers, strict=True)]
+        try:
+            return self._replies(calls)
+        except Exception:  # noqa: BLE001 - not even a bug may cost the others on their way a worker
+            self._log_error()
+            failed: list[Answer] = [_BROKEN] * len(calls)
+            self.ledger.add(len(calls), failed)
+            body = encode(_BROKEN.as_dict())
+            return [Reply(_BROKEN.status, answer_headers(call.headers), body) for call in calls]
+
+    def _replies(self, calls: list[Call]) -> list[Reply]:
+        requests = [self._parse(call.fields, call.headers) for call in calls]
         deadline = time.monotonic() + self.seconds
         texts = [text for request in requests if not request.explain for text in request.texts]
         answers = iter(self._answer(texts, deadline))
         every: list[Answer] = []
         out = []
-        for i, request in enumerate(requests):
+        for call, request in zip(calls, requests, strict=True):
             if request.explain:
                 own = [self._explain(text, request.target, deadline) for text in request.texts]
             else:
                 own = [next(answers) for _ in request.texts]
             status, value = reply(request, own, self.model) if own else (_OK, self.about)
-            if status != _OK:
-                context.set_response_status(status.value, status.phrase, i)
-            context.set_response_content_type(i, "application/json")
-            if WORKER in headers[i]:
-                context.set_response_header(i, WORKER, str(os.getpid()))
-            if not headers[i]:  # as over gRPC
-                context.set_response_header(i, *LAST)
             every += own
-            out.append(encode(value))
-        self.ledger.add(len(data), every)
+            out.append(Reply(status, answer_headers(call.headers), encode(value)))
+        self.ledger.add(len(calls), every)
         return out
 
     def _describe(self) -> dict[str, object]:

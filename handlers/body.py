@@ -38,15 +38,16 @@ def read(fields: Mapping[str, object], headers: Mapping[str, str]) -> dict[str, 
         body = _utf8(_unpacked(body, headers.get("content-encoding", "")))
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         # Clients that name no type mean JSON when they send an object.
-        unnamed = not kind.startswith("text/") and name != "text" and body.lstrip().startswith("{")
-        if kind == "application/json" or unnamed:
+        if kind == "application/json" or (
+            not kind.startswith("text/") and name != "text" and body.lstrip().startswith("{")
+        ):
             body = _json(body)
     found = body if isinstance(body, dict) else {"text": body}
     more = {key: _number(fields[key]) for key in _NUMBERS if key in fields}
     more |= {"target": _text(fields["target"])} if "target" in fields else {}
     if twice := [key for key in more if key in found]:
         raise RequestError(f"{twice[0]} stands both in the JSON and beside it")
-    return found | more
+    return found | more if more else found
 
 
 def _number(value: object) -> object:

@@ -8,10 +8,12 @@ error is ``{"code", "message"}`` and never repeats what the client sent. A reque
 have a ``target`` beside the text instead; for instances it gets ``{"explanations": [...]}``.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import NamedTuple
+
+import orjson
 
 from handlers import openinference
 from handlers.body import EXPECTED, read
@@ -25,8 +27,6 @@ from model_src.text import text_problem
 MAX_INSTANCES = 128
 # Of a request to explain: each costs as much as some hundred sentences.
 MAX_EXPLAINED = 16
-# Made once: json.dumps would make one a call.
-_encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,7 @@ class Failure:
 Answer = Prediction | Explanation | Failure
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """The sentences of one request, each replaced by its error where it breaks the contract."""
 
     texts: list[str | RequestError]
@@ -104,8 +103,8 @@ def reply(request: Request, answers: list[Answer], model: Model) -> tuple[HTTPSt
 
 
 def encode(value: object) -> bytes:
-    """Return ``value`` as JSON bytes."""
-    return _encoder.encode(value).encode("utf-8")
+    """Return ``value``, which holds no NaN, as JSON bytes."""
+    return orjson.dumps(value)
 
 
 def _tensors(body: dict[str, object]) -> Request:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from handlers import base
 from handlers.base import BaseHandler, chunks
 from handlers.glove import GloveHandler
 from handlers.headers import LAST
@@ -122,14 +123,10 @@ class Context:
         assert phrase.isascii()
         self.statuses[i] = code
 
-    def set_response_content_type(self, i: int, kind: str) -> None:
-        """Every answer is JSON."""
-        assert kind == JSON
-
     def set_response_header(self, i: int, name: str, value: str) -> None:
-        """Only to gRPC, which sends no headers, it is said that no more follows."""
-        assert (name, value) == LAST
-        assert not self.headers[i]
+        """Every answer is JSON; only gRPC, which sends no headers, is told that no more follows."""
+        expected = {"content-type": JSON} | ({} if self.headers[i] else dict([LAST]))
+        assert expected[name] == value
 
 
 class Fragile:
@@ -179,6 +176,20 @@ def test_a_bad_request_gets_its_own_400_and_its_mates_their_answers() -> None:
     assert [answer.get("label") for answer in answers] == ["a", None, "b"]
     assert set(answers[1]) == {"code", "message"}
     assert context.statuses == {1: 400}
+
+
+def test_a_bug_of_ours_costs_a_batch_its_answers_and_no_worker(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> None:
+        raise AssertionError("a secret")
+
+    monkeypatch.setattr(base, "reply", broken)
+    answers, context = ask(handler(Fragile()), [b'{"text": "a secret"}', b"{"])
+    assert [answer["code"] for answer in answers] == [500, 500]
+    assert context.statuses == {0: 500, 1: 500}
+    assert "AssertionError in broken" in caplog.text
+    assert "a secret" not in caplog.text
 
 
 def test_a_failing_text_harms_neither_its_mates_nor_the_log(

@@ -1,4 +1,4 @@
-"""The buffered reader of a worker's socket hands over what TorchServe's own does, byte for byte."""
+"""What stands for TorchServe's Python in a worker reads and writes as that does, byte for byte."""
 
 import contextlib
 import json
@@ -13,19 +13,23 @@ import types
 import warnings
 import zipfile
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
 import yaml
 
 from handlers import wire
+from handlers.headers import headers_of
 from serving.archive import archive
 from tests.conftest import ROOT, exported, tiny_config
 from train import data, loop
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", ResourceWarning)  # ts leaves a file open
+    from ts.context import Context, RequestProcessor
     from ts.protocol import otf_message_handler as own
+    from ts.service import Service
 
 END = struct.pack("!i", -1)
 
@@ -73,11 +77,44 @@ def test_it_reads_what_torchserve_reads(seed: int, monkeypatch: pytest.MonkeyPat
     mine, theirs = Pieces(sent, seed), Pieces(sent, seed)
     reader = wire.Reader()
     for bodies in BATCHES:
-        found = reader(mine)
-        assert found == own.retrieve_msg(theirs)
-        assert [each["parameters"][0]["value"] for each in found[1]] == bodies
+        command, calls = reader(mine)
+        headers, fields, ids = Service.retrieve_data_for_inference(own.retrieve_msg(theirs)[1])
+        assert command == b"I"
+        assert [call.fields for call in calls] == fields
+        assert [call.fields["body"] for call in calls] == bodies
+        assert [call.id for call in calls] == [field(each) for each in ids.values()]
+        context = Context("tiny", "", {}, 1, None, "0.12.0")
+        context.request_processor = headers
+        assert [call.headers for call in calls] == [
+            headers_of(context, i) for i in range(len(calls))
+        ]
     with pytest.raises(SystemExit):  # the server has gone
         reader(mine)
+
+
+def test_it_writes_what_torchserve_writes() -> None:
+    kinds = (("content-type", "application/json"),)
+    replies = [
+        wire.Reply(HTTPStatus.OK, kinds, b'{"label":"\xec\xa0\x95"}'),
+        wire.Reply(HTTPStatus.BAD_REQUEST, kinds, b""),
+        wire.Reply(HTTPStatus.SERVICE_UNAVAILABLE, (*kinds, ("x-worker", "7")), b"\x00" * 9),
+        wire.Reply(HTTPStatus.OK, (*kinds, ("ts_stream_next", "false")), b"{}"),
+    ]
+    for count in range(len(replies) + 1):
+        ids = {i: f"request-{i}" for i in range(count)}
+        calls = [wire.Call(field(each), {}, {}) for each in ids.values()]
+        context = Context("tiny", "", {}, 1, None, "0.12.0")
+        context.request_processor = [RequestProcessor({}) for _ in ids]
+        for i, (status, headers, _) in enumerate(replies[:count]):
+            if status != HTTPStatus.OK:
+                context.set_response_status(status.value, status.phrase, i)
+            for name, value in headers:
+                context.set_response_header(i, name, value)
+        bodies = [reply.body for reply in replies[:count]]
+        expected = own.create_predict_response(
+            bodies, ids, "Prediction success", 200, context=context
+        )
+        assert wire.message(calls, replies[:count]) == bytes(expected)
 
 
 def test_what_has_arrived_is_read_at_once() -> None:
@@ -98,15 +135,21 @@ def test_what_has_arrived_is_read_at_once() -> None:
 def test_only_the_reader_of_the_known_version_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     worker = types.ModuleType("__main__")
     monkeypatch.setitem(sys.modules, "__main__", worker)
-    assert not wire.install()  # no worker of TorchServe
+    monkeypatch.setattr(Service, "predict", Service.predict)  # put back when the test ends
+
+    def install() -> bool:
+        return wire.install(lambda calls: [])
+
+    assert not install()  # no worker of TorchServe
     worker.retrieve_msg = lambda connection: None  # type: ignore[attr-defined]
-    assert not wire.install()  # someone else's
+    assert not install()  # someone else's
     worker.retrieve_msg = own.retrieve_msg  # type: ignore[attr-defined]
     monkeypatch.setattr(wire, "version", lambda name: "0.12.1")
-    assert not wire.install()
+    assert not install()
     monkeypatch.setattr(wire, "version", lambda name: "0.12.0")
-    assert wire.install()
+    assert install()
     assert isinstance(worker.retrieve_msg, wire.Reader)
+    assert Service.predict(None, []) == wire.message([], [])
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +229,7 @@ def test_a_real_worker_answers_the_same_with_either_reader(tree: Path, tmp_path:
         logs.append(log.read_text(encoding="utf-8"))
     assert answers[0] == answers[1]
     assert len(set(answers[0])) == 1
-    assert answers[0][0].count(b'"label": "') == 3
-    assert answers[0][0].count(b'"code": 400') == 2
+    assert answers[0][0].count(b'"label":"') == 3
+    assert answers[0][0].count(b'"code":400') == 2
     assert "Invalid command: b'Z'" in logs[0]
     assert "Invalid command: bytearray(b'Z')" in logs[1]
