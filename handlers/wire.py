@@ -13,7 +13,9 @@ import sys
 from collections.abc import Callable
 from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
+
+from handlers.waiting import Connection, receive
 
 _VERSION = "0.12.0"
 _READ, _CODEC = "retrieve_msg", "ts.protocol.otf_message_handler"
@@ -39,13 +41,6 @@ class Reply(NamedTuple):
     status: HTTPStatus
     headers: tuple[tuple[str, str], ...]
     body: bytes
-
-
-class Connection(Protocol):
-    """What is needed of a socket."""
-
-    def recv(self, size: int, /) -> bytes:
-        """Return at most ``size`` bytes, none when the other side has closed."""
 
 
 class Reader:
@@ -124,7 +119,7 @@ class Reader:
         parts = [self._data[self._at :]]
         lacking = size - len(parts[0])
         while lacking > 0:
-            part = connection.recv(max(_CHUNK, lacking))
+            part = receive(connection, max(_CHUNK, lacking))
             if not part:
                 sys.exit(0)  # as TorchServe's own reader does
             parts.append(part)

@@ -8,6 +8,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 import types
 import warnings
@@ -19,7 +20,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from handlers import wire
+from handlers import waiting, wire
 from handlers.headers import headers_of
 from serving.archive import archive
 from tests.conftest import ROOT, exported, tiny_config
@@ -55,7 +56,7 @@ class Pieces:
     def __init__(self, content: bytes, seed: int) -> None:
         self.content, self.generator, self.calls = content, random.Random(seed), 0
 
-    def recv(self, size: int, /) -> bytes:
+    def recv(self, size: int, flags: int = 0, /) -> bytes:
         """Return some of what is left."""
         self.calls += 1
         count = min(size, self.generator.choice([1, 3, 4, 50, 1000, 100_000]))
@@ -119,7 +120,7 @@ def test_it_writes_what_torchserve_writes() -> None:
 
 def test_what_has_arrived_is_read_at_once() -> None:
     class Whole(Pieces):
-        def recv(self, size: int, /) -> bytes:
+        def recv(self, size: int, flags: int = 0, /) -> bytes:
             self.calls += 1
             found, self.content = self.content[:size], self.content[size:]
             return found
@@ -130,6 +131,49 @@ def test_what_has_arrived_is_read_at_once() -> None:
     own.retrieve_msg(theirs)
     assert mine.calls == 1
     assert theirs.calls > 100
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2,
+    reason="this process has one core",
+)
+def test_who_waits_goes_on_at_its_own_core_and_may_be_moved_then() -> None:
+    cores = os.sched_getaffinity(0)
+    threads: list[int] = []
+    found: list[object] = []
+    mine, theirs = socket.socketpair()
+    with mine, theirs:
+
+        def read() -> None:
+            threads.append(threading.get_native_id())
+            found.append(waiting.receive(mine, 100))
+            found.append(os.sched_getaffinity(0))
+
+        thread = threading.Thread(target=read, daemon=True)
+        thread.start()
+        deadline = time.monotonic() + 20
+        while not threads or len(os.sched_getaffinity(threads[0])) > 1:
+            assert time.monotonic() < deadline, "it waits with all of its cores"
+            time.sleep(0.01)
+        theirs.sendall(b"later")
+        thread.join(20)
+        assert found == [b"later", cores]
+        theirs.sendall(b"now")
+        assert waiting.receive(mine, 100) == b"now"
+        theirs.close()
+        assert waiting.receive(mine, 100) == b""
+    assert os.sched_getaffinity(0) == cores
+
+
+@pytest.mark.parametrize("core", [None, lambda: 100_000])
+def test_where_no_core_can_be_chosen_it_only_waits(
+    core: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "_core", core)
+    mine, theirs = socket.socketpair()
+    with mine, theirs:
+        threading.Timer(0.2, theirs.sendall, [b"later"]).start()
+        assert waiting.receive(mine, 100) == b"later"
 
 
 def test_only_the_reader_of_the_known_version_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
