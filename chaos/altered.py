@@ -7,29 +7,29 @@ from pathlib import Path
 SLOW = """
 import time
 
-_handle = GloveHandler.handle
+_answer = GloveHandler.answer
 
 
-def _slow(self, data, context):
+def _slow(self, calls):
     time.sleep({seconds})
-    return _handle(self, data, context)
+    return _answer(self, calls)
 
 
-GloveHandler.handle = _slow
+GloveHandler.answer = _slow
 """
 # Added to the handler: some requests keep memory, as a cache without a bound does.
 LEAKY = """
 import itertools
 
-_handle, _kept, _seen = GloveHandler.handle, [], itertools.count(1)
+_answer, _kept, _seen = GloveHandler.answer, [], itertools.count(1)
 
 
-def _leaky(self, data, context):
-    _kept.extend(bytes({size}) + b"x" for _ in data if not next(_seen) % {every})
-    return _handle(self, data, context)
+def _leaky(self, calls):
+    _kept.extend(bytes({size}) + b"x" for _ in calls if not next(_seen) % {every})
+    return _answer(self, calls)
 
 
-GloveHandler.handle = _leaky
+GloveHandler.answer = _leaky
 """
 
 

@@ -60,7 +60,7 @@ class BaseHandler:
 
     def initialize(self, context: Any) -> None:  # noqa: ANN401 - TorchServe's own class
         """Load the export directory ``model`` of the extracted archive and warm it up."""
-        # The worker logs two lines a request at level INFO: a fifth of its time.
+        # TorchServe's own way (see wire) logs two lines a request: a fifth of a worker's time.
         logging.getLogger().setLevel(logging.WARNING)
         settings = (context.model_yaml_config or {}).get("handler", {})
         torch.set_num_threads(int(settings.get("num_threads", 1)))
@@ -85,7 +85,10 @@ class BaseHandler:
             wire.install(self.answer)
 
     def handle(self, data: list[dict[str, object]], context: Any) -> list[bytes]:  # noqa: ANN401
-        """Answer a batch through TorchServe's own objects, where ``wire`` is not in their place."""
+        """Answer a batch through TorchServe's own objects.
+
+        ``wire`` passes it by: what is added to a handler belongs around ``answer``.
+        """
         calls = [Call(b"", headers_of(context, i), fields) for i, fields in enumerate(data)]
         replies = self.answer(calls)
         for i, (status, headers, _) in enumerate(replies):
@@ -203,7 +206,7 @@ class BaseHandler:
         began = time.perf_counter()
         try:
             found = self._explainer.explain(text, target, deadline=deadline)
-            # JSON has no NaN, and an answer that cannot be written would cost its mates theirs
+            # JSON has no NaN, and null would pass for a number
             return found if math.isfinite(found.gap) else _BROKEN
         except RequestError as error:
             return Failure.of(error)

@@ -43,11 +43,13 @@ def read(fields: Mapping[str, object], headers: Mapping[str, str]) -> dict[str, 
         ):
             body = _json(body)
     found = body if isinstance(body, dict) else {"text": body}
+    if len(fields) == 1:
+        return found
     more = {key: _number(fields[key]) for key in _NUMBERS if key in fields}
     more |= {"target": _text(fields["target"])} if "target" in fields else {}
     if twice := [key for key in more if key in found]:
         raise RequestError(f"{twice[0]} stands both in the JSON and beside it")
-    return found | more if more else found
+    return found | more
 
 
 def _number(value: object) -> object:

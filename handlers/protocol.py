@@ -103,7 +103,7 @@ def reply(request: Request, answers: list[Answer], model: Model) -> tuple[HTTPSt
 
 
 def encode(value: object) -> bytes:
-    """Return ``value``, which holds no NaN, as JSON bytes."""
+    """Return ``value`` as JSON bytes; it must hold no NaN, which would become null."""
     return orjson.dumps(value)
 
 

@@ -2,7 +2,8 @@
 
 Linux wakes a reader on the core of the writer if it can, here that of TorchServe's Java: the worker
 moves with almost every batch, and a small model is read from far away again. Neither worker nor
-model is bound to a core: while it computes, the worker may be moved as ever.
+model is bound to a core: while it computes, the worker may be moved as ever. Cores that a container
+gets later on are used by workers started from then on.
 """
 
 import contextlib
@@ -28,15 +29,24 @@ def receive(connection: Connection, size: int) -> bytes:
     """Return at most ``size`` bytes of a blocking ``connection``, none when it was closed."""
     with contextlib.suppress(BlockingIOError):
         return connection.recv(size, socket.MSG_DONTWAIT)
-    if _core is None:
-        return connection.recv(size)
-    cores = os.sched_getaffinity(0)  # of this thread alone
-    try:
-        os.sched_setaffinity(0, {_core()})
-    except OSError:  # where a container forbids it
-        return connection.recv(size)
+    cores = _narrow()
     try:
         return connection.recv(size)
     finally:
-        with contextlib.suppress(OSError):  # the cores have been taken away meanwhile
-            os.sched_setaffinity(0, cores)
+        if cores and len(os.sched_getaffinity(0)) == 1:  # else somebody has given it others
+            with contextlib.suppress(OSError):  # those have been taken away
+                os.sched_setaffinity(0, cores)
+
+
+def _narrow() -> set[int]:
+    """Keep this thread, of all that there are, to its core; return those it had, if it changed."""
+    if _core is None:
+        return set()
+    try:
+        cores = os.sched_getaffinity(0)
+        if len(cores) > 1:
+            os.sched_setaffinity(0, {_core()})
+            return cores
+    except (OSError, ValueError):  # where a container forbids it, or to ask which core this is
+        pass
+    return set()

@@ -4,7 +4,8 @@ TorchServe 0.12.0 calls ``recv`` some fifty times a request and goes through a d
 answer it, which is most of what a busy worker does beside its model. What stands here takes what
 has arrived, hands over the same fields and writes the same bytes. It is put in the place of the
 other only in a worker of that very version, and ``buffered_socket: false`` in the section
-``handler`` of model-config.yaml leaves TorchServe's own.
+``handler`` of model-config.yaml leaves TorchServe's own. Bodies are left as they were sent, as with
+``decode_input_request=false``. How a worker waits for the next batch is in ``waiting``.
 """
 
 import functools
@@ -69,50 +70,60 @@ class Reader:
             raise ValueError(f"Invalid command: {command!r}")
         self._at += 1
         batch = []
-        while call := self._call(connection):
-            batch.append(call)
+        while (name := self._name(connection)) is not None:
+            headers = self._pairs(connection, typed=False)
+            fields = self._pairs(connection, typed=True)
+            batch.append(
+                Call(
+                    name,
+                    {key.decode().lower(): value.decode() for key, value in headers},
+                    {key.decode(): value for key, value in fields},
+                )
+            )
         return command, batch
 
-    def _call(self, connection: Connection) -> Call | None:
-        """Return the next request, or None for a mark.
+    def _name(self, connection: Connection) -> bytes | None:
+        """Return the next id with its length, or None for a mark."""
+        if len(self._data) - self._at < 4:
+            self._fill(connection, 4)
+        (size,) = _number(self._data, self._at)
+        end = self._at + 4 + max(size, 0)
+        if len(self._data) < end:
+            self._fill(connection, end - self._at)
+            end = 4 + size
+        name = self._data[self._at : end]
+        self._at = end
+        return None if size < 0 else name
 
-        It is read without a look at how much has arrived, and again from its beginning when there
-        was too little: no length can be read there.
+    def _pairs(self, connection: Connection, *, typed: bool) -> list[tuple[bytes, bytes]]:
+        """Return names with their values up to a mark; ``typed`` ones have a content type between.
+
+        They are read without a look at how much has arrived, and a pair for which that was too
+        little is read again when there is more.
         """
+        found: list[tuple[bytes, bytes]] = []
+        data, at = self._data, self._at
         while True:
-            data, at = self._data, self._at
-            headers: list[tuple[bytes, bytes]] = []
-            fields: list[tuple[bytes, bytes]] = []
+            self._at = at
             try:
                 (size,) = _number(data, at)
-                if size < 0:
-                    self._at = at + 4
-                    return None
-                name = data[at : at + 4 + size]
-                at += 4 + size
-                while (size := _number(data, at)[0]) >= 0:
-                    key = data[at + 4 : at + 4 + size]
-                    at += 4 + size
-                    size = max(_number(data, at)[0], 0)
-                    headers.append((key, data[at + 4 : at + 4 + size]))
-                    at += 4 + size
                 at += 4
-                while (size := _number(data, at)[0]) >= 0:
-                    key = data[at + 4 : at + 4 + size]
-                    at += 4 + size
-                    at += 4 + max(_number(data, at)[0], 0)  # its content type
-                    size = max(_number(data, at)[0], 0)
-                    fields.append((key, data[at + 4 : at + 4 + size]))
-                    at += 4 + size
+                if size < 0:
+                    self._at = at
+                    return found
+                name = data[at : at + size]
+                at += size
+                if typed:
+                    at += 4 + max(_number(data, at)[0], 0)
+                size = max(_number(data, at)[0], 0)
+                at += 4 + size
+                if at <= len(data):
+                    found.append((name, data[at - size : at]))
+                    continue
             except struct.error:
-                self._fill(connection, at + 4 - self._at)
-                continue
-            self._at = at + 4
-            return Call(
-                name,
-                {key.decode().lower(): value.decode() for key, value in headers},
-                {key.decode(): value for key, value in fields},
-            )
+                at += 4  # of the length that is not there
+            self._fill(connection, at - self._at)
+            data, at = self._data, self._at
 
     def _fill(self, connection: Connection, size: int) -> None:
         """Wait until at least ``size`` bytes lie ahead."""

@@ -212,8 +212,8 @@ def pad_batch(rows: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
         ids = torch.from_numpy(np.array(rows, dtype=np.int64))
         return ids, torch.ones((len(rows), longest), dtype=torch.bool)
     padded = [row + [pad_id] * (longest - size) for row, size in zip(rows, sizes, strict=True)]
-    ids, lengths = (torch.from_numpy(np.array(x, dtype=np.int64)) for x in (padded, sizes))
-    return ids, torch.arange(longest)[None, :] < lengths[:, None]
+    mask = np.arange(longest) < np.array(sizes)[:, None]
+    return torch.from_numpy(np.array(padded, dtype=np.int64)), torch.from_numpy(mask)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -206,7 +206,7 @@ def test_what_fails_or_is_late_is_an_error_of_its_own(
 
 
 def test_an_explanation_of_no_numbers_costs_its_mates_nothing() -> None:
-    """JSON has no NaN: written into the answers of a batch it would end the worker."""
+    """JSON has no NaN: null in its place would pass for an answer."""
 
     def explain(text: str, *rest: object, **more: object) -> Explanation:
         logit = math.nan if text == "odd" else 1.0

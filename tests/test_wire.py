@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import socket
 import struct
 import subprocess
@@ -40,14 +41,31 @@ def field(value: str | bytes) -> bytes:
     return struct.pack("!i", len(content)) + content
 
 
+Pairs = list[tuple[str | bytes, str | bytes]]
+JSON: Pairs = [("Host", "localhost"), ("X-Empty", ""), ("Content-Type", "application/json")]
+
+
+def request(number: int, headers: Pairs, *fields: tuple[str, str | bytes]) -> bytes:
+    """A request as TorchServe's Java writes it."""
+    out = field(f"request-{number}") + b"".join(field(a) + field(b) for a, b in headers) + END
+    return out + b"".join(field(a) + field("any/type") + field(b) for a, b in fields) + END
+
+
 def message(bodies: list[bytes]) -> bytes:
-    """A batch as TorchServe's Java writes it."""
-    out = b"I"
-    for number, body in enumerate(bodies):
-        out += field(f"request-{number}")
-        out += field("Host") + field("localhost") + field("X-Empty") + field("") + END
-        out += field("body") + field("application/json") + field(body) + END
-    return out + END
+    """A batch of requests with a body each."""
+    every = [request(i, JSON, ("body", body)) for i, body in enumerate(bodies)]
+    return b"".join((b"I", *every, END))
+
+
+# What a client, a form or gRPC can make of a request.
+ODD = [
+    request(0, [], ("data", b"over gRPC"), ("top_k", b"1")),
+    request(1, JSON),
+    request(2, [("a", "1"), ("A", "2"), ("é", "정말"), ("body", "x")], ("body", b"{"), ("é", b"")),
+    request(3, JSON, ("body", b"first"), ("body", b"second")),
+    # null values
+    field("request-4") + field("X") + END + END + field("body") + END + END + END,
+]
 
 
 class Pieces:
@@ -74,15 +92,16 @@ BATCHES = [
 @pytest.mark.parametrize("seed", range(5))
 def test_it_reads_what_torchserve_reads(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TS_DECODE_INPUT_REQUEST", "false")  # as our config.properties has it
-    sent = b"".join(message(bodies) for bodies in BATCHES)
+    batches = [message(bodies) for bodies in BATCHES]
+    batches += [b"".join((b"I", *ODD, END)), b"I" + END]
+    sent = b"".join(batches)
     mine, theirs = Pieces(sent, seed), Pieces(sent, seed)
     reader = wire.Reader()
-    for bodies in BATCHES:
+    for _ in batches:
         command, calls = reader(mine)
         headers, fields, ids = Service.retrieve_data_for_inference(own.retrieve_msg(theirs)[1])
         assert command == b"I"
         assert [call.fields for call in calls] == fields
-        assert [call.fields["body"] for call in calls] == bodies
         assert [call.id for call in calls] == [field(each) for each in ids.values()]
         context = Context("tiny", "", {}, 1, None, "0.12.0")
         context.request_processor = headers
@@ -91,6 +110,33 @@ def test_it_reads_what_torchserve_reads(seed: int, monkeypatch: pytest.MonkeyPat
         ]
     with pytest.raises(SystemExit):  # the server has gone
         reader(mine)
+
+
+def test_a_form_of_many_fields_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read again from its beginning with each piece it would take a worker more than its time."""
+    count, reads = 20_000, 0
+    number = wire._number
+
+    def counted(data: bytes, at: int) -> tuple[int]:
+        nonlocal reads
+        reads += 1
+        return number(data, at)
+
+    class Slow:
+        """A connection on which a thousand bytes arrive at a time."""
+
+        def __init__(self, content: bytes) -> None:
+            self.content = content
+
+        def recv(self, size: int, flags: int = 0, /) -> bytes:
+            found, self.content = self.content[:1000], self.content[1000:]
+            return found
+
+    monkeypatch.setattr(wire, "_number", counted)
+    fields = [(f"a{i}", b"") for i in range(count)]
+    _, (call,) = wire.Reader()(Slow(b"I" + request(0, JSON, *fields) + END))
+    assert call.fields == dict(fields)
+    assert reads < 4 * count
 
 
 def test_it_writes_what_torchserve_writes() -> None:
@@ -137,8 +183,11 @@ def test_what_has_arrived_is_read_at_once() -> None:
     not hasattr(os, "sched_setaffinity") or len(os.sched_getaffinity(0)) < 2,
     reason="this process has one core",
 )
-def test_who_waits_goes_on_at_its_own_core_and_may_be_moved_then() -> None:
+def test_who_waits_goes_on_at_its_own_core_and_may_be_moved_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     cores = os.sched_getaffinity(0)
+    monkeypatch.setattr(waiting, "_core", lambda: max(cores))
     threads: list[int] = []
     found: list[object] = []
     mine, theirs = socket.socketpair()
@@ -152,7 +201,7 @@ def test_who_waits_goes_on_at_its_own_core_and_may_be_moved_then() -> None:
         thread = threading.Thread(target=read, daemon=True)
         thread.start()
         deadline = time.monotonic() + 20
-        while not threads or len(os.sched_getaffinity(threads[0])) > 1:
+        while not threads or os.sched_getaffinity(threads[0]) != {max(cores)}:
             assert time.monotonic() < deadline, "it waits with all of its cores"
             time.sleep(0.01)
         theirs.sendall(b"later")
@@ -165,7 +214,7 @@ def test_who_waits_goes_on_at_its_own_core_and_may_be_moved_then() -> None:
     assert os.sched_getaffinity(0) == cores
 
 
-@pytest.mark.parametrize("core", [None, lambda: 100_000])
+@pytest.mark.parametrize("core", [None, lambda: 100_000, lambda: -1])
 def test_where_no_core_can_be_chosen_it_only_waits(
     core: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -257,7 +306,10 @@ def answer(connection: socket.socket) -> bytes:
 
 
 def test_a_real_worker_answers_the_same_with_either_reader(tree: Path, tmp_path: Path) -> None:
-    batch = message([b'{"text": "great film"}', b"{", b'{"instances": ["dull", "x"]}', b"\xff"])
+    bodies = [b'{"text": "great film"}', b"{", b'{"instances": ["dull", "x"]}', b"\xff"]
+    batch = message(bodies).removesuffix(END)
+    batch += request(4, [("X-Worker", "1")], ("text", b"great film"), ("top_k", b"1"))
+    batch += request(5, [], ("data", b"great film")) + request(6, [("describe", "True")]) + END
     answers, logs = [], []
     for buffered in (True, False):
         with worker(tree, tmp_path / str(buffered), buffered=buffered) as (connection, log):
@@ -271,9 +323,11 @@ def test_a_real_worker_answers_the_same_with_either_reader(tree: Path, tmp_path:
             found.append(answer(connection))
             answers.append(found)
         logs.append(log.read_text(encoding="utf-8"))
+    pid = re.compile(rb"(x-worker\0\0\0).\d+", re.DOTALL)  # each of the two workers has its own
+    answers = [[pid.sub(rb"\1", each) for each in found] for found in answers]
     assert answers[0] == answers[1]
     assert len(set(answers[0])) == 1
-    assert answers[0][0].count(b'"label":"') == 3
+    assert answers[0][0].count(b'"label":"') == 5
     assert answers[0][0].count(b'"code":400') == 2
     assert "Invalid command: b'Z'" in logs[0]
     assert "Invalid command: bytearray(b'Z')" in logs[1]

@@ -22,16 +22,16 @@ TEXTS = ["a great film", "boring and dull", "the movie was very clumsy , but war
 SLOW = """
 import time
 
-_handle = GloveHandler.handle
+_answer = GloveHandler.answer
 
 
-def _slow(self, data, context):
-    if any(b"slowly" in fields["body"] for fields in data):
+def _slow(self, calls):
+    if any(b"slowly" in call.fields["body"] for call in calls):
         time.sleep(2)
-    return _handle(self, data, context)
+    return _answer(self, calls)
 
 
-GloveHandler.handle = _slow
+GloveHandler.answer = _slow
 """
 
 

@@ -141,14 +141,14 @@ def _real(ids: Tensor, mask: Tensor) -> Tensor:
 
 def _slide(x: Tensor, mask: Tensor, before: int, after: int) -> Tensor:
     """Do what ``slide`` of the lean forms does for ``[tokens, in]``."""
-    tokens, width = x.shape
+    width = x.shape[1]
     size = (before + 1 + after) * width
     if len(mask) == 1:
         return torch.constant_pad_nd(x, [0, 0, before, after]).flatten().unfold(0, size, width)
-    # Between two sentences lie the zeros that both of them see.
+    # Before each sentence, and after the last, lie the zeros that both of its sides see.
     gap = max(before, after)
-    places = torch.arange(tokens) + gap * (1 + torch.repeat_interleave(mask.sum(dim=1)))
-    apart = torch.zeros([tokens + gap * (len(mask) + 1), width], dtype=x.dtype)
+    places = torch.constant_pad_nd(mask, [gap, 0]).flatten().nonzero().flatten()
+    apart = torch.zeros([len(mask) * (mask.shape[1] + gap) + gap, width], dtype=x.dtype)
     apart.index_copy_(0, places, x)
     return apart.flatten().unfold(0, size, width).index_select(0, places - before)
 
