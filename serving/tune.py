@@ -21,7 +21,7 @@ BATCHES = (1, 4, 8, 16, 32)
 # Workers while batches are tried, and the most that are tried without being asked for.
 _FEW, _MANY = 2, 16
 # TorchServe's own threads, of its front and of its connections to workers; 0 is one a core.
-THREADS = ((1, 1), (2, 1), (0, 0))
+THREADS = ((1, 1), (1, 2), (2, 2), (0, 0))
 _NAMES = ("number_of_netty_threads", "netty_client_threads")
 
 

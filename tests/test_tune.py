@@ -121,7 +121,7 @@ def test_a_saved_setting_is_read_again_and_changes_no_other_byte(mar: Path, tmp_
 
 def small(patch: pytest.MonkeyPatch) -> None:
     """Two batches, one other server, loads as short as can be."""
-    patch.setattr(tune, "BATCHES", (16, 1))
+    patch.setattr(tune, "BATCHES", (MODEL_CONFIG["batchSize"], 1))
     patch.setattr(tune, "THREADS", ((1, 1),))
     patch.setattr(testbed, "ROUNDS", 2)
 
