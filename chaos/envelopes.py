@@ -31,6 +31,8 @@ def content_types() -> Iterator[Payload]:
     for kind in (TEXT, "text/html", "text/", "TEXT/JSON"):
         yield plain(f"JSON as {kind}", b'{"text": "a film"}', kind)
     yield from refused("a form of no field", MARKER, '{"text": "a"}', kind=FORM)
+    many = "&".join(f"a{i}" for i in range(50_000))
+    yield from refused("a form of many fields", many, kind=FORM)
     yield from refused("no encoding", '{"text": "a"}', **{"Content-Encoding": "br"})
     yield from refused("no encoding", '{"text": "a"}', **{"Content-Encoding": "deflate, gzip"})
     yield Payload("a type too long", MARKER.encode(), "x" * 20_000, statuses=frozenset({400, 431}))
