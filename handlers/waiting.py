@@ -1,7 +1,7 @@
 """Waiting for a socket so that a worker goes on where it was: its core still holds its model.
 
-Linux wakes a reader on the core of the writer if it can, here that of TorchServe's Java: the worker
-moves with almost every batch, and a small model is read from far away again. Neither worker nor
+Linux may wake a reader on the core of the writer, here that of TorchServe's Java: the worker moves,
+and what its core had of the model is read from further away again. Neither worker nor
 model is bound to a core: while it computes, the worker may be moved as ever. Cores that a container
 gets later on are used by workers started from then on.
 """

@@ -35,8 +35,8 @@ _SHIPPED = ("model_src", "handlers")
 # What TorchServe reads from the archive. A batch is what waits when a worker is free, so its size
 # costs an idle server nothing (``frontend``). A batch delay counts in ns, so that any is none; it
 # is in ms with ICLASSIFIER_BATCH_DELAY=ms or another TorchServe, where 0 acts as 100: 1 is the
-# least. A worker that takes all that waits leaves others nothing to do: two with GloVe-CNN answer
-# 16 clients a sixth more requests in batches of up to 8 than of up to 16, and 64 clients as many.
+# least. A worker that takes all that waits leaves the others nothing to do, so that larger batches
+# can answer fewer requests: `serve tune` measures which size is best.
 # One thread a worker, because a second one gives a short sentence nothing.
 MODEL_CONFIG = {
     "minWorkers": 1,

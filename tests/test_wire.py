@@ -233,12 +233,14 @@ def test_only_the_reader_of_the_known_version_is_replaced(monkeypatch: pytest.Mo
     def install() -> bool:
         return wire.install(lambda calls: [])
 
+    before = Service.predict
     assert not install()  # no worker of TorchServe
     worker.retrieve_msg = lambda connection: None  # type: ignore[attr-defined]
     assert not install()  # someone else's
     worker.retrieve_msg = own.retrieve_msg  # type: ignore[attr-defined]
     monkeypatch.setattr(wire, "version", lambda name: "0.12.1")
     assert not install()
+    assert Service.predict is before
     monkeypatch.setattr(wire, "version", lambda name: "0.12.0")
     assert install()
     assert isinstance(worker.retrieve_msg, wire.Reader)
