@@ -10,6 +10,7 @@ import pytest
 from chaos import parts
 from chaos.altered import SLOW, with_handler
 from model_src.errors import ServerError
+from scripts.options import shown
 from serving import launch, server
 from serving.client import Client
 from serving.process import birth, end_group, group
@@ -79,6 +80,6 @@ def test_a_stop_tells_whether_all_that_was_under_way_is_answered(
             assert asked.result()["scores"]
         else:
             assert isinstance(asked.exception(), ServerError)
-    assert said.startswith(f"stopped the server of {run_dir}")
+    assert said.startswith(f"stopped the server of {shown(run_dir)}")
     assert ("was not known to be idle" in said) is not idle
     assert not group(found.pid)
