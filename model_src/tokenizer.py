@@ -203,17 +203,16 @@ def _pad_id(fast: Fast) -> int:
 
 def pad_batch(rows: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
     """Pad to the longest row: ids ``[batch, seq]`` int64 and mask ``[batch, seq]`` bool."""
-    sizes = [len(row) for row in rows]
-    longest = max(sizes)
+    longest = max(map(len, rows))
     # By numpy, which reads lists in a third of the time that torch takes.
     if len(rows) == 1:
         return torch.from_numpy(np.array(rows, dtype=np.int64)), _all(longest)
-    if min(sizes) == longest:
-        ids = torch.from_numpy(np.array(rows, dtype=np.int64))
-        return ids, torch.ones((len(rows), longest), dtype=torch.bool)
-    padded = [row + [pad_id] * (longest - size) for row, size in zip(rows, sizes, strict=True)]
-    mask = np.arange(longest) < np.array(sizes)[:, None]
-    return torch.from_numpy(np.array(padded, dtype=np.int64)), torch.from_numpy(mask)
+    ids = np.full((len(rows), longest), pad_id, dtype=np.int64)
+    mask = np.zeros((len(rows), longest), dtype=np.bool_)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = row
+        mask[i, : len(row)] = True
+    return torch.from_numpy(ids), torch.from_numpy(mask)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -136,7 +136,9 @@ def _attend(qkv: Tensor, lengths: Tensor, bias: Tensor | None, heads: int, first
 
 def _real(ids: Tensor, mask: Tensor) -> Tensor:
     """Return the ids ``[tokens]`` that ``mask`` does not hide."""
-    return ids.flatten() if bool(mask.all()) else ids[mask]
+    if len(ids) == 1 and bool(mask.all()):
+        return ids.flatten()
+    return ids.masked_select(mask)
 
 
 def _slide(x: Tensor, mask: Tensor, before: int, after: int) -> Tensor:
@@ -147,16 +149,21 @@ def _slide(x: Tensor, mask: Tensor, before: int, after: int) -> Tensor:
         return torch.constant_pad_nd(x, [0, 0, before, after]).flatten().unfold(0, size, width)
     # Before each sentence, and after the last, lie the zeros that both of its sides see.
     gap = max(before, after)
-    places = torch.constant_pad_nd(mask, [gap, 0]).flatten().nonzero().flatten()
+    starts = torch.constant_pad_nd(mask, [gap - before, before]).flatten().nonzero().flatten()
     apart = torch.zeros([len(mask) * (mask.shape[1] + gap) + gap, width], dtype=x.dtype)
-    apart.index_copy_(0, places, x)
-    return apart.flatten().unfold(0, size, width).index_select(0, places - before)
+    apart[before:].index_copy_(0, starts, x)
+    return apart.flatten().unfold(0, size, width).index_select(0, starts)
 
 
 def _most(features: Tensor, mask: Tensor) -> Tensor:
     """Map features ``[tokens, filters]`` to the largest of each sentence ``[batch, filters]``."""
     sizes: list[int] = mask.sum(dim=1).tolist()
-    return torch.stack([part.amax(dim=0) for part in features.split(sizes)])
+    found = torch.empty([len(sizes), features.shape[1]], dtype=features.dtype)
+    start = 0
+    for i, size in enumerate(sizes):
+        torch.amax(features.narrow(0, start, size), 0, out=found[i])
+        start += size
+    return found
 
 
 def _refine(
