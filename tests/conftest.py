@@ -1,5 +1,6 @@
 """Tiny real parts: data, vectors, a checkpoint, and every model and export made from them."""
 
+import atexit
 import importlib
 import itertools
 import json
@@ -308,8 +309,11 @@ def live(work: Path, model_store: Path) -> Iterator[Server]:
     names = [*SERVED, MULTI, EXPLAINED]
     # fourteen workers at once: half a minute alone, minutes beside other work
     started = server.start(model_store, names, work / "serve", seconds=400)
+    # pytest skips what follows a yield when a second Ctrl-C meets it in another fixture
+    atexit.register(started.end)
     yield started
     started.stop()
+    atexit.unregister(started.end)
 
 
 def cli(*arguments: object, cwd: Path = ROOT, **more: object) -> "subprocess.CompletedProcess[str]":
