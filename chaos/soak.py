@@ -3,9 +3,11 @@
 import itertools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from operator import sub
 from pathlib import Path
+from typing import NamedTuple
 
 from tqdm import tqdm
 
@@ -32,8 +34,9 @@ _LEAK, _SHORT_LEAK, _SHARE = (16_384, 44), (1_048_576, 1), 0.5
 _WARM, _SAMPLES = 0.25, 600
 _CROWD, _CROWDED, _CROWD_SECONDS = 16, (200_000, 200), 1800.0
 # MB an hour that memory may grow, and how well that must be known: one step of memory in few
-# minutes may be a leak or not, which more minutes tell. In seconds no more can be told than that
-# it is not the control's leak.
+# minutes may be a leak or not, which more minutes tell, up to so many times those asked for. In
+# seconds no more can be told than that it is not the control's leak.
+_TURNS = 3
 _MOST, _SHORT_MOST = (1.0, 5.0), (40_000.0, 1_000_000.0)
 # What a worker has made itself, in memory or swapped out; beside it all it has in memory, of which
 # the kernel drops and reads again the pages of files, whoever leaks.
@@ -43,46 +46,56 @@ _OWN, _WHOLE = "Anonymous", "Rss"
 _Samples = dict[int, list[tuple[float, dict[str, float]]]]
 
 
+class Watch(NamedTuple):
+    """A server's workers under traffic: their memory, and what became of the requests."""
+
+    samples: _Samples
+    minutes: float
+    # the requests before, and those meanwhile
+    crowd: list[Record]
+    records: list[Record]
+    # what was wrong with replies to malformed requests
+    wrong: list[str]
+
+
 def soak(scene: Scene) -> Outcome:
     """Watch workers under steady traffic, then those of a handler that leaks."""
     most, unsure = _SHORT_MOST if scene.short else _MOST
     size, every = _SHORT_LEAK if scene.short else _LEAK
     with scene.server() as found:
         pids = workers(found)
-        good, crowd, records, wrong = _watched(scene, found, scene.minutes)
+        good = watch(scene, found, scene.minutes, lambda each: each.error <= unsure)
         alive = workers(found) == pids
     mar = scene.archives[FIRST]
     leaky = with_handler(
         mar, scene.folder / "leaky" / mar.name, LEAKY.format(size=size, every=every)
     )
     control = scene.start(leaky)
-    tally = scene.judge(crowd + records)
-    bad, its_crowd, *_ = _watched(scene, control, scene.minutes * (1 if scene.short else _SHARE))
+    tally = scene.judge(good.crowd + good.records)
+    minutes = scene.minutes * (1 if scene.short else _SHARE)
+    bad = watch(scene, control, minutes, lambda each: each.least > most)
     control.end()
-    fits = [_fit(samples, _OWN) for samples in good.values()]
-    numbers: dict[str, float | int] = {"minutes": scene.minutes}
-    numbers |= {"requests before": len(crowd), "requests": len(records)}
-    for number, pid in enumerate(good, 1):
+    fits = _fits(good.samples, _OWN)
+    numbers: dict[str, float | int] = {"minutes": good.minutes}
+    numbers |= {"requests before": len(good.crowd), "requests": len(good.records)}
+    for number, samples in enumerate(good.samples.values(), 1):
         for field in (_OWN, _WHOLE):
-            found_ = _fit(good[pid], field)
-            numbers[f"worker {number} {field} MB"] = round(good[pid][-1][1][field], 1)
-            numbers[f"worker {number} {field} MB/h"] = round(found_.slope, 2)
-            if math.isfinite(found_.error):
-                numbers[f"worker {number} {field} ± MB/h"] = round(found_.error, 2)
-    leaks = [_fit(samples, _OWN) for samples in bad.values()]
+            numbers |= _numbers(f"worker {number} {field}", samples, field)
+    leaks = _fits(bad.samples, _OWN)
+    numbers["control minutes"] = bad.minutes
     numbers[f"control {_OWN} MB/h"] = round(min(each.slope for each in leaks), 1)
     if math.isfinite(error := max(each.error for each in leaks)):
         numbers[f"control {_OWN} ± MB/h"] = round(error, 1)
     numbers |= {
         "workers of which it cannot be told": sum(each.error > unsure for each in fits),
         "not right": tally.asked - tally.right,
-        "malformed, other than documented": len(wrong),
+        "malformed, other than documented": len(good.wrong),
         "workers lost": int(not alive),
     }
     steady = all(each.steady(most, unsure) for each in fits)
     caught = all(each.least > most for each in leaks)
-    right = tally.right == tally.asked > 0 and not wrong
-    warm = min(len(crowd), len(its_crowd)) >= _CROWDED[scene.short]
+    right = tally.right == tally.asked > 0 and not good.wrong
+    warm = min(len(good.crowd), len(bad.crowd)) >= _CROWDED[scene.short]
     return Outcome(
         passed=steady and caught and alive and right and warm,
         numbers=numbers,
@@ -90,19 +103,20 @@ def soak(scene: Scene) -> Outcome:
         f"ones, after {_CROWDED[scene.short]:,} requests of {_CROWD} clients without a pause; the "
         f"first {_WARM:.0%} of the time is warm-up. A worker's own memory may grow by "
         f"{most:g} MB an hour within the 95 % interval of the fit, which must be known to ± "
-        f"{unsure:g}. The control keeps {size // 1024} KB of one in {every} requests and must "
-        "be found out." + "".join(f" {each}." for each in wrong[:5]),
+        f"{unsure:g}; while it is not, the watch goes on for as long again, at most {_TURNS} times "
+        f"in all. The control keeps {size // 1024} KB of one in {every} requests and must be "
+        "found out." + "".join(f" {each}." for each in good.wrong[:5]),
     )
 
 
-def _watched(
-    scene: Scene, found: Server, minutes: float
-) -> tuple[_Samples, list[Record], list[Record], list[str]]:
+def watch(scene: Scene, found: Server, minutes: float, told: Callable[[Fit], bool]) -> Watch:
     """Sample the memory of each worker while it is asked; the warm-up is left out.
 
-    Returns:
-        samples, the requests before and those meanwhile, and what was wrong with replies to
-        malformed requests.
+    Args:
+        scene: gives the traffic.
+        found: the server, whose workers are all asked.
+        minutes: how long, and how long again, up to ``_TURNS`` times, until all is told.
+        told: says of a fit whether it is enough.
 
     """
     seconds, samples = 60 * minutes, _Samples()
@@ -115,17 +129,39 @@ def _watched(
         _malformed(Wire(found), scene.offline) as wrong,
         tqdm(total=round(seconds), desc="soak", unit=" s") as bar,
     ):
-        while (passed := time.monotonic() - began) < seconds:
-            if passed >= _WARM * seconds:
-                for pid in workers(found):
-                    samples.setdefault(pid, []).append((passed / 3600, memory(pid)))
-            time.sleep(max(0.1, seconds / _SAMPLES))
-            bar.update(min(round(time.monotonic() - began), bar.total) - bar.n)
-    return samples, crowd.records, traffic.records, wrong
+        for turns in range(1, _TURNS + 1):
+            bar.total = round(turns * seconds)
+            while (passed := time.monotonic() - began) < turns * seconds:
+                if passed >= _WARM * seconds:
+                    for pid in workers(found):
+                        samples.setdefault(pid, []).append((passed / 3600, memory(pid)))
+                time.sleep(max(0.1, seconds / _SAMPLES))
+                bar.update(min(round(time.monotonic() - began), bar.total) - bar.n)
+            if all(map(told, _fits(samples, _OWN))):
+                break
+    return Watch(samples, turns * minutes, crowd.records, traffic.records, wrong)
 
 
-def _fit(samples: list[tuple[float, dict[str, float]]], field: str) -> Fit:
-    return fit([at for at, _ in samples], [values[field] for _, values in samples])
+def _fits(samples: _Samples, field: str) -> list[Fit]:
+    """Return how fast the ``field`` of each worker grows, in MB an hour."""
+    return [
+        fit([at for at, _ in each], [values[field] for _, values in each])
+        for each in samples.values()
+    ]
+
+
+def _numbers(
+    name: str, samples: list[tuple[float, dict[str, float]]], field: str
+) -> dict[str, float]:
+    """Return what is told of one worker: MB in the end, the largest step, and the fit."""
+    values = [found[field] for _, found in samples]
+    (line,) = _fits({0: samples}, field)
+    numbers = {
+        f"{name} MB": round(values[-1], 1),
+        f"{name} largest step MB": round(max(map(sub, values[1:], values), default=0.0), 2),
+        f"{name} MB/h": round(line.slope, 2),
+    }
+    return numbers | ({f"{name} ± MB/h": round(line.error, 2)} if math.isfinite(line.error) else {})
 
 
 def memory(pid: int) -> dict[str, float]:

@@ -31,7 +31,8 @@ def add_options(parser: Parser) -> None:
     parser.add_argument(
         "--minutes",
         type=float,
-        help=f"of the soak (default {_MINUTES:.0f}, with --short {_SHORT:g})",
+        help=f"of the soak, up to three times as long where that tells too little "
+        f"(default {_MINUTES:.0f}, with --short {_SHORT:g})",
     )
     parser.add_argument("--results", type=Path, default=ROOT / "results", help="default: results")
 

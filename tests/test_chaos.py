@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from chaos import clients as many
-from chaos import defaults, malformed
+from chaos import defaults, malformed, soak
 from chaos.parts import Offline, sentence
 from chaos.report import survive
 from chaos.scene import FIRST, SECOND, Scene
@@ -54,6 +54,24 @@ def test_a_fault_is_survived(scene: Scene, name: str) -> None:
     assert outcome.passed, outcome
     assert outcome.numbers
     assert outcome.said
+
+
+@pytest.mark.parametrize(("answers", "turns"), [((True, True), 1), ((False, True, True), 2)])
+def test_the_soak_goes_on_while_it_cannot_tell(
+    scene: Scene, answers: tuple[bool, ...], turns: int
+) -> None:
+    said = iter(answers)
+    with scene.server() as found:
+        seen = soak.watch(scene, found, 0.02, lambda _: next(said))
+    assert seen.minutes == pytest.approx(0.02 * turns)
+    assert len(seen.samples) == 2
+    for samples in seen.samples.values():
+        assert 0.02 * (turns - 1) < 60 * samples[-1][0] <= 0.02 * turns
+
+
+def test_the_soak_ends_where_it_can_never_tell(scene: Scene) -> None:
+    with scene.server() as found:
+        assert soak.watch(scene, found, 0.02, lambda _: False).minutes == pytest.approx(0.06)
 
 
 def test_a_stop_that_only_kills_is_not_survived(
