@@ -13,6 +13,7 @@ import pytest
 
 from chaos import clients as many
 from chaos import defaults, malformed, soak
+from chaos.fit import Fit
 from chaos.parts import Offline, sentence
 from chaos.report import survive
 from chaos.scene import FIRST, SECOND, Scene
@@ -56,22 +57,32 @@ def test_a_fault_is_survived(scene: Scene, name: str) -> None:
     assert outcome.said
 
 
-@pytest.mark.parametrize(("answers", "turns"), [((True, True), 1), ((False, True, True), 2)])
-def test_the_soak_goes_on_while_it_cannot_tell(
-    scene: Scene, answers: tuple[bool, ...], turns: int
+@pytest.mark.parametrize(("least", "turns"), [(1, 1), (2, 2), (99, 3)])
+def test_the_soak_goes_on_while_it_cannot_tell(scene: Scene, least: int, turns: int) -> None:
+    seen: list[Fit] = []
+
+    def told(found: Fit) -> bool:
+        seen.append(found)
+        return len(seen) >= least
+
+    with scene.server() as found:
+        watched = soak.watch(scene, found, 0.02, told)
+    assert watched.minutes == 0.02 * turns
+    assert len(watched.samples) == 2
+    for samples in watched.samples.values():
+        first, last = 60 * samples[0][0], 60 * samples[-1][0]
+        assert first < 0.02
+        assert 0.02 * (turns - 1) < last <= watched.minutes
+
+
+@pytest.mark.parametrize(
+    ("slope", "error", "told"),
+    [(0.0, 4.0, True), (9.0, 4.0, True), (9.0, 7.0, True), (4.0, 12.0, False), (0.0, 6.0, False)],
+)
+def test_a_soak_is_told_once_its_growth_is_known_or_sure(
+    slope: float, error: float, *, told: bool
 ) -> None:
-    said = iter(answers)
-    with scene.server() as found:
-        seen = soak.watch(scene, found, 0.02, lambda _: next(said))
-    assert seen.minutes == pytest.approx(0.02 * turns)
-    assert len(seen.samples) == 2
-    for samples in seen.samples.values():
-        assert 0.02 * (turns - 1) < 60 * samples[-1][0] <= 0.02 * turns
-
-
-def test_the_soak_ends_where_it_can_never_tell(scene: Scene) -> None:
-    with scene.server() as found:
-        assert soak.watch(scene, found, 0.02, lambda _: False).minutes == pytest.approx(0.06)
+    assert soak._told(1.0, 5.0, Fit(slope, error)) is told
 
 
 def test_a_stop_that_only_kills_is_not_survived(
