@@ -54,8 +54,7 @@ def add_options(parser: Parser) -> None:
         parser.add_argument(
             f"--{name}_port",
             type=port,
-            default=default,
-            help=f"default {default}; 0 takes a free one",
+            help=f"default {default}, after a kill as it was; 0 takes a free one",
         )
 
 
@@ -77,8 +76,8 @@ def how_to_call(found: Server) -> str:
 
 
 def _start(args: argparse.Namespace) -> None:
-    given = {name: getattr(args, f"{name}_port") for name in _PORTS}
-    ports = {name: number for name, number in given.items() if number}
+    typed = {name: getattr(args, f"{name}_port") for name in _PORTS}
+    given = {name: number for name, number in typed.items() if number is not None}
     killed, live = Server.read(args.run_dir), Server.find(args.run_dir)
     if live and not live.kept and not args.models:
         deploy.keep(args.run_dir)
@@ -87,9 +86,10 @@ def _start(args: argparse.Namespace) -> None:
     options = Options(args.workers, args.threads)
     if not args.models and killed and not live:
         say(f"Going on with what the killed server of {shown(args.run_dir)} had.")
-        started = server.restart(args.run_dir, ports, args.seconds, options)
+        started = server.restart(args.run_dir, given, args.seconds, options)
     else:
         models = args.models or sorted(path.stem for path in args.model_store.glob("*.mar"))
+        ports = _PORTS | given
         started = server.start(args.model_store, models, args.run_dir, ports, args.seconds, options)
     for model in started.models:
         say(f"{model}: READY at {started.url(model)} and {started.grpc_url(model)}")

@@ -17,6 +17,8 @@ from serving.store import NAME, Archive, Served, free_version
 _WARM, _MOST = 3, 200
 # Handlers report what they have counted once a second; the last report must not be lost.
 _REPORT = 1.2
+# Of a switch that is taken back: for what the new version was sent meanwhile.
+_UNDO_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,9 @@ def deploy(
         seconds: the time to get READY, and then to drain the old version.
 
     Raises:
-        ServerError: when the new version does not start or answers otherwise than its archive says;
-            the old one is then as it was, and nothing is left of the new one.
+        ServerError: when the new version does not start or answers otherwise than its archive says,
+            or the switch fails; the old one is then as it was, and nothing is left of the new one.
+            When removing the old one fails or is interrupted, which it names.
 
     """
     archive = Archive.read(mar)
@@ -80,18 +83,30 @@ def deploy(
             launch.wait(run_dir, server.pid, [new], server.ready_of, seconds, since)
             prove(server.admin, new, archive.golden)
         except BaseException:
-            with contextlib.suppress(ServerError):  # the reason to give up says more
-                server.admin.unregister(new)
-            (run_dir / STORE / new.file).unlink(missing_ok=True)
+            _undo(server, new)
             raise
-        server = _remember(server, [*server.served, new])
+        both = _remember(server, [*server.served, new])
         if old is None:
-            return Deployed(server, new, None, drained=True)
-        server = _default(server, new)
+            return Deployed(both, new, None, drained=True)
+        try:
+            both = _default(both, new)
+        except BaseException:
+            with contextlib.suppress(ServerError):  # it may be the default all the same
+                server.admin.set_default(old.name, old.version)
+                time.sleep(SETTLE)
+                server.admin.drain(new.name, new.version, _UNDO_SECONDS)
+            _undo(server, new)
+            raise
         if keep:
-            return Deployed(server, new, old, drained=False)
-        server, drained = _remove(server, old, seconds)
-        return Deployed(server, new, old, drained)
+            return Deployed(both, new, old, drained=False)
+        try:
+            after, drained = _remove(both, old, seconds)
+        except (ServerError, KeyboardInterrupt) as reason:
+            raise ServerError(
+                f"{str(reason) or 'interrupted'}; {new.name} {new.version} is the default now, and "
+                f"{old.version} is still there: ./iclassifier serve remove {old.name} {old.version}"
+            ) from None
+        return Deployed(after, new, old, drained)
 
 
 def rotate(run_dir: Path) -> Server:
@@ -163,6 +178,14 @@ def _one(server: Server, name: str, version: str) -> Served:
     if wanted not in known:
         raise ServerError(f"{wanted} is not served{nearest(wanted, known)}")
     return known[wanted]
+
+
+def _undo(server: Server, new: Served) -> None:
+    """Take ``new`` from ``server``, which goes on as it is."""
+    with contextlib.suppress(ServerError):  # the reason to give up says more
+        server.admin.unregister(new)
+    (server.run_dir / STORE / new.file).unlink(missing_ok=True)
+    server.remember()
 
 
 def _default(server: Server, new: Served) -> Server:

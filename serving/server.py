@@ -20,7 +20,9 @@ from serving.store import Archive, Served, find
 
 ROOT = Path(__file__).resolve().parent.parent
 _STATE, _KEYS, _HEADER = "server.json", "key_file.json", "inference.header"
-_ADDRESSES = ("inference", "management", "metrics", "grpc_inference", "grpc_management")
+# What clients know a server by, and all that it listens on.
+_KNOWN = ("inference", "management", "metrics", "grpc_inference")
+_ADDRESSES = (*_KNOWN, "grpc_management")
 # Our own children, kept to be reaped when they end; most servers outlive the program.
 _CHILDREN: dict[int, "subprocess.Popen[bytes]"] = {}
 
@@ -185,7 +187,7 @@ def start(
         models: names of archives in it, or paths; of several versions the first is the default.
         run_dir: where the server keeps its state, keys, archives, logs and temporary files.
         ports: some of ``inference management metrics grpc_inference``; free ones are taken
-            for the others.
+            for the others, and for 0.
         seconds: the time within which all models must be READY.
         options: workers and threads a model, and the life of a token.
 
@@ -237,10 +239,11 @@ def restart(
     seconds: float = 120,
     options: Options = Options(),
 ) -> Server:
-    """Start what a server of ``run_dir`` that was killed has served: models, versions, workers.
+    """Start what a server of ``run_dir`` that was killed has served, where it was served.
 
-    What ``options`` say holds for all of them; what they leave out is as it was. One that fails
-    leaves what it was to bring back for the next.
+    That is models, versions, workers and ports. What ``options`` say holds for all models; what
+    they and ``ports`` leave out is as it was. One that fails leaves what it was to bring back for
+    the next.
 
     Raises:
         ServerError: as ``start``, or when ``run_dir`` remembers none or has lost its archives.
@@ -248,10 +251,11 @@ def restart(
     """
     launch.refuse_long(run_dir)
     with locked(run_dir):
-        chosen = _ports(run_dir, ports or {})
         killed = Server.read(run_dir)
         if killed is None:
             raise ServerError(f"{run_dir} remembers no server: ./iclassifier serve start NAME")
+        before = {name: killed.ports[name] for name in _KNOWN if name in killed.ports}
+        chosen = _ports(run_dir, before | (ports or {}))
         store = run_dir / STORE
         lost = [each.file for each in killed.served if not (store / each.file).is_file()]
         if lost:
@@ -319,7 +323,8 @@ def _ports(run_dir: Path, given: dict[str, int]) -> dict[str, int]:
     """Return all ports, the ``given`` among them, if a server may be started on them."""
     if Server.find(run_dir):
         raise ServerError(f"a server of {run_dir} runs already: ./iclassifier serve stop")
-    chosen = dict(zip(_ADDRESSES, free_ports(len(_ADDRESSES)), strict=True)) | given
+    free = dict(zip(_ADDRESSES, free_ports(len(_ADDRESSES)), strict=True))
+    chosen = free | {name: port for name, port in given.items() if port}
     if len(set(chosen.values())) < len(chosen):
         raise ServerError(f"two of the ports are the same: {given}; 0 takes a free one")
     for name, port in chosen.items():

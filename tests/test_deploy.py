@@ -245,11 +245,11 @@ def test_after_java_was_killed_start_brings_the_same_back(
     (run_dir / "tmp" / ".ts.sock.9000").touch()
     (run_dir / "tmp" / ".model_server.pid").write_text("1", encoding="utf-8")
     assert Server.find(run_dir) is None
-    names = ("inference", "management", "metrics", "grpc_inference")
-    options = [f"--{name}_port=0" for name in names]
-    said = verb(capsys, "serve", "start", "--run_dir", run_dir, *options)
+    said = verb(capsys, "serve", "start", "--run_dir", run_dir)
     assert "Going on with what the killed server" in said
     after = live(run_dir)
+    assert after.url(NAME) == before.url(NAME)
+    assert after.grpc_url(NAME) == before.grpc_url(NAME)
     assert after.served == before.served
     assert [(each.version, each.workers) for each in after.served] == [("1.0", 2), ("7", 1)]
     assert [len(after.admin.workers(NAME, each.version)) for each in after.served] == [2, 1]
