@@ -4,15 +4,17 @@ import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+import requests
 
 from chaos import parts
 from chaos.altered import SLOW, with_handler
 from model_src.errors import ServerError
 from scripts.options import shown
 from serving import launch, server
-from serving.client import Client
+from serving.client import Client, read_key
 from serving.process import birth, end_group, group
 from serving.server import Options, Server
 from tests.conftest import verb
@@ -83,3 +85,39 @@ def test_a_stop_tells_whether_all_that_was_under_way_is_answered(
     assert said.startswith(f"stopped the server of {shown(run_dir)}")
     assert ("was not known to be idle" in said) is not idle
     assert not group(found.pid)
+
+
+def test_open_inference_paths_are_there_where_the_environment_asks_for_them(
+    mar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TS_OPEN_INFERENCE_PROTOCOL", "oip")
+    found = server.start(mar.parent, [str(mar)], tmp_path)
+    try:
+        base = f"http://127.0.0.1:{found.ports['inference']}/v2"
+        auth = {"Authorization": f"Bearer {read_key(found.key_file, 'inference')}"}
+        tensor: dict[str, Any] = {"name": "text", "shape": [1], "datatype": "BYTES"}
+        tensor["data"] = ["a sentence"]
+        told = {
+            path: requests.get(f"{base}{path}", headers=auth, timeout=10).status_code
+            for path in (
+                "",
+                "/health/live",
+                "/health/ready",
+                "/models/chaos",
+                "/models/chaos/ready",
+            )
+        }
+        assert [*told.values()] == [200, 200, 200, 404, 404]
+        asked = {
+            path: requests.post(
+                f"{base}/models/{parts.NAME}{path}",
+                json={"inputs": [tensor]},
+                headers=auth,
+                timeout=10,
+            )
+            for path in ("/infer", "/versions/1.0/infer")
+        }
+        assert [answer.status_code for answer in asked.values()] == [200, 501]
+        assert asked["/infer"].json()["outputs"][0]["datatype"] == "BYTES"
+    finally:
+        found.end()
