@@ -115,6 +115,14 @@ def test_the_curl_script_answers_line_by_line(live: Server, tiny: Models) -> Non
     assert [a["label"] for a in answers] == [p.label for p in offline]
 
 
+def test_the_curl_script_tells_of_lines_without_an_answer(live: Server) -> None:
+    url = f"http://127.0.0.1:{free_ports(1)[0]}/predictions/tiny"
+    command = [str(ROOT / "scripts" / "batch_curl.sh"), url, str(live.header_file)]
+    done = subprocess.run(command, input="one\ntwo\n", capture_output=True, text=True, check=False)
+    assert done.returncode
+    assert [json.loads(line)["code"] for line in done.stdout.splitlines()] == [0, 0]
+
+
 def test_no_sentence_and_no_token_is_logged(live: Server) -> None:
     for body in (MARKER.encode(), b'{"text": "' + MARKER.encode(), b"\xff" + MARKER.encode()):
         for kind in ("application/json", "text/plain", ""):
