@@ -13,6 +13,7 @@ from model_src.embeddings import EMBEDDINGS
 from model_src.errors import ConfigError, UserError
 from model_src.predictor import Predictor
 from tests.conftest import BAD, GOOD, PAIRS, REST, UNSEEN, Models, tiny_config
+from tests.watch import Unsaved
 from train import loop, pretrained
 from train.data import Data
 from train.evaluate import evaluate
@@ -24,6 +25,17 @@ def test_every_registry_entry_learns(tiny: Models, loaded: Data, pair: tuple[str
     assert report.accuracy >= 0.9
     assert report.sentences == len(answers) == len(loaded.test)
     assert Bundle.read(tiny.models[pair]).metrics["valid_accuracy"] >= 0.9
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+def test_a_loaded_model_answers_as_it_did_before_it_was_saved(
+    tiny: Models, unsaved: Unsaved, texts: list[str], pair: tuple[str, str]
+) -> None:
+    predictor = Predictor.load(tiny.models[pair])
+    answers = predictor.predict(texts)
+    for answer, expected in zip(answers, unsaved[pair], strict=True):
+        scores = [answer.scores[label] for label in predictor.bundle.labels]
+        assert scores == pytest.approx(expected, abs=1e-5, rel=0)
 
 
 def same(a: Path, b: Path) -> bool:
