@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from model_src.bundle import WEIGHTS, Bundle
+from model_src.classifier import state_of
 from model_src.embeddings import EMBEDDINGS
 from model_src.errors import ConfigError, UserError
 from model_src.predictor import Predictor
@@ -36,6 +37,43 @@ def test_a_loaded_model_answers_as_it_did_before_it_was_saved(
     for answer, expected in zip(answers, unsaved[pair], strict=True):
         scores = [answer.scores[label] for label in predictor.bundle.labels]
         assert scores == pytest.approx(expected, abs=1e-5, rel=0)
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_the_weights_and_the_measure_kept_are_those_of_the_best_epoch(
+    tmp_path: Path,
+    loaded: Data,
+    vectors: Path,
+    checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    interrupted: bool,  # noqa: FBT001
+) -> None:
+    whole = loop._Fit._epoch
+    after: dict[int, dict[str, torch.Tensor]] = {}
+
+    def worse_from_the_third(self: loop._Fit, epoch: int) -> float:
+        if interrupted and epoch == 4 and 4 not in after:
+            after[4] = {}
+            raise KeyboardInterrupt
+        loss = whole(self, epoch)
+        if epoch >= 3:
+            torch.nn.init.zeros_(self.model.output.weight)
+        after[epoch] = {name: value.clone() for name, value in state_of(self.model).items()}
+        return loss
+
+    monkeypatch.setattr(loop._Fit, "_epoch", worse_from_the_third)
+    config = tiny_config("glove", "cnn", vectors, checkpoint)
+    if interrupted:
+        with pytest.raises(KeyboardInterrupt):
+            loop.train(config, loaded, tmp_path / "model")
+    bundle = loop.train(config, loaded, tmp_path / "model")
+    values = [entry["valid_accuracy"] for entry in bundle.metrics["history"]]
+    assert len(values) == 4
+    assert max(values) > max(values[2:])
+    assert bundle.metrics["valid_accuracy"] == max(values)
+    saved, best = load_file(bundle.folder / WEIGHTS), after[values.index(max(values)) + 1]
+    assert saved.keys() == best.keys()
+    assert all(torch.equal(saved[name], best[name]) for name in best)
 
 
 def same(a: Path, b: Path) -> bool:
