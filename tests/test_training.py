@@ -76,6 +76,22 @@ def test_the_weights_and_the_measure_kept_are_those_of_the_best_epoch(
     assert all(torch.equal(saved[name], best[name]) for name in best)
 
 
+@pytest.mark.parametrize("trainable", [False, True])
+def test_word_vectors_change_only_where_they_are_trained(
+    tmp_path: Path,
+    loaded: Data,
+    vectors: Path,
+    checkpoint: Path,
+    trainable: bool,  # noqa: FBT001
+) -> None:
+    more = {"embedding_trainable": trainable, "epoch": 2}
+    config = tiny_config("glove", "cnn", vectors, checkpoint, **more)
+    start = pretrained.glove(config, [example.text for example in loaded.train])
+    folder = loop.train(config, loaded, tmp_path / "model").folder
+    table = load_file(folder / WEIGHTS)["embedding.table.weight"]
+    assert torch.equal(table, start.state["table.weight"]) != trainable
+
+
 def same(a: Path, b: Path) -> bool:
     first, second = load_file(a / WEIGHTS), load_file(b / WEIGHTS)
     return all(torch.equal(first[name], second[name]) for name in first)
