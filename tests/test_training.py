@@ -1,7 +1,9 @@
 """Training learns, is repeatable, and an interruption changes nothing."""
 
 import json
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -235,6 +237,26 @@ def test_removed_layers_are_gone_and_the_model_loads_again(
     assert counts
     assert all(counts[key] == before[key] - 1 for key in counts if key in before)
     assert Predictor.load(bundle.folder).predict(["great"])
+
+
+@pytest.mark.parametrize("removed", [0, 1])
+@pytest.mark.parametrize("kind", [name for name in EMBEDDINGS if name not in {"glove", "albert"}])
+def test_the_layers_removed_are_the_ones_named(
+    vectors: Path, checkpoints: dict[str, Path], kind: str, removed: int
+) -> None:
+    config = tiny_config(kind, "cls", vectors, checkpoints[kind])
+    whole = pretrained.transformer(config, []).state
+    left = pretrained.transformer(replace(config, bert_remove_layers=[removed]), []).state
+    expected = {}
+    for name, value in whole.items():
+        place = re.search(r"(?<=\.layer\.)\d+|(?<=\.layers\.)\d+", name)
+        layer = int(place[0]) if place else -1
+        if place and layer > removed:
+            expected[f"{name[: place.start()]}{layer - 1}{name[place.end() :]}"] = value
+        elif layer != removed:
+            expected[name] = value
+    assert left.keys() == expected.keys() < whole.keys()
+    assert all(torch.equal(left[name], expected[name]) for name in expected)
 
 
 def test_positions_that_begin_after_the_pad_shorten_the_limit(
