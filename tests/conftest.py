@@ -29,6 +29,7 @@ from serving.export import Candidate, export
 from serving.server import Server
 from tests import checkpoints as checkpoints_of
 from tests.disturb import Disturb, disturbed
+from tests.watch import Unsaved, answers_at_best
 from train import data, loop
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -199,14 +200,22 @@ def exported(model: Path, form: str, folder: Path, valid: list[data.Example]) ->
 
 
 @pytest.fixture(scope="session")
-def tiny(work: Path, loaded: data.Data, vectors: Path, checkpoints: dict[str, Path]) -> Models:
+def unsaved() -> Unsaved:
+    """What the models of ``tiny`` answered on valid at their best epoch, before they were saved."""
+    return {}
+
+
+@pytest.fixture(scope="session")
+def tiny(
+    work: Path, loaded: data.Data, vectors: Path, checkpoints: dict[str, Path], unsaved: Unsaved
+) -> Models:
     """Every registry entry trained for real, and exported in every format installed."""
     models, exports = {}, {}
     for name, encoder in PAIRS:
         config = tiny_config(name, encoder, vectors, checkpoints.get(name, work))
-        models[name, encoder] = loop.train(
-            config, loaded, work / "models" / f"{name}-{encoder}"
-        ).folder
+        folder = work / "models" / f"{name}-{encoder}"
+        with answers_at_best() as unsaved[name, encoder]:
+            models[name, encoder] = loop.train(config, loaded, folder).folder
         for form in INSTALLED:
             served = f"{name}-{encoder}-{form}"
             if served not in EXPORTS:

@@ -1,6 +1,7 @@
 """How training computes: batches, accumulation, processes, precision, teachers, search."""
 
 import dataclasses
+import json
 import os
 import random
 import shutil
@@ -17,7 +18,7 @@ from model_src.bundle import WEIGHTS, Bundle
 from model_src.errors import ConfigError
 from model_src.predictor import Predictor
 from model_src.tokenizer import SubwordTokenizer, WordTokenizer
-from tests.conftest import QUICK, ROOT, Models, sentence, tiny_config
+from tests.conftest import QUICK, ROOT, Models, sentence, tiny_config, verb
 from train import distill, loop, precision
 from train.batches import Features, WordDropout
 from train.board import Board
@@ -30,6 +31,11 @@ CPU = torch.device("cpu")
 
 def losses(folder: Path) -> list[float]:
     return [entry["loss"] for entry in Bundle.read(folder).metrics["history"]]
+
+
+def said(text: str) -> list[dict[str, float]]:
+    """Return the lines of JSON among others."""
+    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
 
 @pytest.mark.parametrize(("rows", "world"), [(64, 2), (65, 2), (66, 4), (17, 3), (1, 2)])
@@ -82,6 +88,7 @@ def test_two_processes_train_as_one(
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("is trained") == 1
+    assert said(done.stderr) == Bundle.read(tmp_path / "two").metrics["history"]
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-4)
     one, two = (load_file(tmp_path / name / WEIGHTS) for name in ("one", "two"))
     assert max(float((one[name] - two[name]).abs().max()) for name in one) < 1e-3
@@ -188,6 +195,32 @@ def test_tensorboard_gets_every_epoch(
     events.Reload()
     assert [e.step for e in events.Scalars("valid_accuracy")] == [1, 2]
     assert [e.value for e in events.Scalars("loss")] == pytest.approx(losses(tmp_path / "m"))
+
+
+def test_the_verb_gives_each_epoch_to_tensorboard_and_as_a_line_of_json(
+    tmp_path: Path,
+    data_dir: Path,
+    vectors: Path,
+    checkpoint: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = tiny_config("glove", "cnn", vectors, checkpoint, epoch=3)
+    (tmp_path / "config.json").write_text(config.to_json(), encoding="utf-8")
+    options = ["--config", tmp_path / "config.json", "--data_dir", data_dir, "--device", "cpu"]
+    folders = ["--save_path", tmp_path / "m", "--log_dir", tmp_path / "new" / "runs"]
+    with caplog.at_level("INFO", "train"):
+        verb(capsys, "train", *options, *folders)
+    history = Bundle.read(tmp_path / "m").metrics["history"]
+    assert [entry["epoch"] for entry in history] == [1, 2, 3]
+    assert said("\n".join(caplog.messages)) == history
+    events = EventAccumulator(str(tmp_path / "new" / "runs"))
+    events.Reload()
+    for name in ("loss", "valid_accuracy", "seconds"):
+        found = [(event.step, event.value) for event in events.Scalars(name)]
+        assert found == [(e["epoch"], pytest.approx(e[name])) for e in history]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """Training learns, is repeatable, and an interruption changes nothing."""
 
 import json
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,10 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from model_src.bundle import WEIGHTS, Bundle
+from model_src.classifier import state_of
 from model_src.embeddings import EMBEDDINGS
 from model_src.errors import ConfigError, UserError
 from model_src.predictor import Predictor
 from tests.conftest import BAD, GOOD, PAIRS, REST, UNSEEN, Models, tiny_config
+from tests.watch import Unsaved
 from train import loop, pretrained
 from train.data import Data
 from train.evaluate import evaluate
@@ -24,6 +28,70 @@ def test_every_registry_entry_learns(tiny: Models, loaded: Data, pair: tuple[str
     assert report.accuracy >= 0.9
     assert report.sentences == len(answers) == len(loaded.test)
     assert Bundle.read(tiny.models[pair]).metrics["valid_accuracy"] >= 0.9
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids="-".join)
+def test_a_loaded_model_answers_as_it_did_before_it_was_saved(
+    tiny: Models, unsaved: Unsaved, texts: list[str], pair: tuple[str, str]
+) -> None:
+    predictor = Predictor.load(tiny.models[pair])
+    answers = predictor.predict(texts)
+    for answer, expected in zip(answers, unsaved[pair], strict=True):
+        scores = [answer.scores[label] for label in predictor.bundle.labels]
+        assert scores == pytest.approx(expected, abs=1e-5, rel=0)
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_the_weights_and_the_measure_kept_are_those_of_the_best_epoch(
+    tmp_path: Path,
+    loaded: Data,
+    vectors: Path,
+    checkpoint: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    interrupted: bool,  # noqa: FBT001
+) -> None:
+    whole = loop._Fit._epoch
+    after: dict[int, dict[str, torch.Tensor]] = {}
+
+    def worse_from_the_third(self: loop._Fit, epoch: int) -> float:
+        if interrupted and epoch == 4 and 4 not in after:
+            after[4] = {}
+            raise KeyboardInterrupt
+        loss = whole(self, epoch)
+        if epoch >= 3:
+            torch.nn.init.zeros_(self.model.output.weight)
+        after[epoch] = {name: value.clone() for name, value in state_of(self.model).items()}
+        return loss
+
+    monkeypatch.setattr(loop._Fit, "_epoch", worse_from_the_third)
+    config = tiny_config("glove", "cnn", vectors, checkpoint)
+    if interrupted:
+        with pytest.raises(KeyboardInterrupt):
+            loop.train(config, loaded, tmp_path / "model")
+    bundle = loop.train(config, loaded, tmp_path / "model")
+    values = [entry["valid_accuracy"] for entry in bundle.metrics["history"]]
+    assert len(values) == 4
+    assert max(values) > max(values[2:])
+    assert bundle.metrics["valid_accuracy"] == max(values)
+    saved, best = load_file(bundle.folder / WEIGHTS), after[values.index(max(values)) + 1]
+    assert saved.keys() == best.keys()
+    assert all(torch.equal(saved[name], best[name]) for name in best)
+
+
+@pytest.mark.parametrize("trainable", [False, True])
+def test_word_vectors_change_only_where_they_are_trained(
+    tmp_path: Path,
+    loaded: Data,
+    vectors: Path,
+    checkpoint: Path,
+    trainable: bool,  # noqa: FBT001
+) -> None:
+    more = {"embedding_trainable": trainable, "epoch": 2}
+    config = tiny_config("glove", "cnn", vectors, checkpoint, **more)
+    start = pretrained.glove(config, [example.text for example in loaded.train])
+    folder = loop.train(config, loaded, tmp_path / "model").folder
+    table = load_file(folder / WEIGHTS)["embedding.table.weight"]
+    assert torch.equal(table, start.state["table.weight"]) != trainable
 
 
 def same(a: Path, b: Path) -> bool:
@@ -169,6 +237,26 @@ def test_removed_layers_are_gone_and_the_model_loads_again(
     assert counts
     assert all(counts[key] == before[key] - 1 for key in counts if key in before)
     assert Predictor.load(bundle.folder).predict(["great"])
+
+
+@pytest.mark.parametrize("removed", [0, 1])
+@pytest.mark.parametrize("kind", [name for name in EMBEDDINGS if name not in {"glove", "albert"}])
+def test_the_layers_removed_are_the_ones_named(
+    vectors: Path, checkpoints: dict[str, Path], kind: str, removed: int
+) -> None:
+    config = tiny_config(kind, "cls", vectors, checkpoints[kind])
+    whole = pretrained.transformer(config, []).state
+    left = pretrained.transformer(replace(config, bert_remove_layers=[removed]), []).state
+    expected = {}
+    for name, value in whole.items():
+        place = re.search(r"(?<=\.layer\.)\d+|(?<=\.layers\.)\d+", name)
+        layer = int(place[0]) if place else -1
+        if place and layer > removed:
+            expected[f"{name[: place.start()]}{layer - 1}{name[place.end() :]}"] = value
+        elif layer != removed:
+            expected[name] = value
+    assert left.keys() == expected.keys() < whole.keys()
+    assert all(torch.equal(left[name], expected[name]) for name in expected)
 
 
 def test_positions_that_begin_after_the_pad_shorten_the_limit(
