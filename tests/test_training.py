@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from model_src.bundle import WEIGHTS, Bundle
+from model_src.config import Config
 from model_src.embeddings import EMBEDDINGS
 from model_src.errors import ConfigError, UserError
 from model_src.predictor import Predictor
-from tests.conftest import BAD, GOOD, ODD_TEXTS, PAIRS, REST, UNSEEN, Models, tiny_config
+from tests.conftest import BAD, GOOD, ODD_TEXTS, PAIRS, REST, ROOT, UNSEEN, Models, tiny_config
 from train import loop, pretrained
 from train.data import Data
 from train.evaluate import evaluate
@@ -248,6 +249,19 @@ def test_a_checkpoint_that_does_not_name_its_type_loads(
     assert all(torch.equal(value, new.state[name]) for name, value in old.state.items())
     loop.train(dataclasses.replace(config, epoch=1), loaded, tmp_path / "model")
     assert Predictor.load(tmp_path / "model").predict(["great"])
+
+
+@pytest.mark.parametrize("name", ["spanbert-cls", "spanbert-cnn"])
+def test_spanbert_is_read_as_cased(tmp_path: Path, checkpoint: Path, name: str) -> None:
+    """Its checkpoint does not say so, and transformers would lower-case."""
+    folder = old_form(checkpoint, tmp_path / "old", ["Paris", "paris"])
+    more = {"bert_model_name_or_path": str(folder), "n_ctx": "40"}
+    config = Config.load(ROOT / "configs" / f"config-{name}.json", more)
+    upper, lower = pretrained.PRETRAINED["bert"](config, []).tokenizer.encode_batch(
+        ["Paris", "paris"]
+    )
+    assert len(upper) == len(lower) == 3
+    assert upper != lower
 
 
 def test_a_damaged_or_foreign_checkpoint_is_refused(
