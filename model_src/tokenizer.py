@@ -3,18 +3,19 @@
 import functools
 import json
 import re
+import string
 import sys
 from collections.abc import Container
 from pathlib import Path
-from typing import NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer as Fast
-from tokenizers.normalizers import BertNormalizer, Lowercase, Sequence
+from tokenizers.normalizers import BertNormalizer, Lowercase, Normalizer, Sequence
 from torch import Tensor
 
-from model_src.errors import BundleError
+from model_src.errors import BundleError, ConfigError
 
 FILE = "tokenizer.json"
 
@@ -134,7 +135,12 @@ class SubwordTokenizer:
     """A Hugging Face ``tokenizer.json``, called without the transformers wrappers (3x faster)."""
 
     def __init__(self, fast: Fast, *, n_ctx: int | None = None, lower: bool | None = None) -> None:
-        """Wrap ``fast``; ``n_ctx`` and ``lower`` override what it says about them."""
+        """Wrap ``fast``; ``n_ctx`` and ``lower`` override what it says about them.
+
+        Raises:
+            ConfigError: when ``lower`` is false and its lower-casing cannot be taken out.
+
+        """
         self.fast = fast
         self.pad_id: int = _pad_id(fast)
         fast.no_padding()
@@ -148,6 +154,8 @@ class SubwordTokenizer:
             fast.normalizer = normalizer
         elif lower:
             fast.normalizer = Sequence([Lowercase(), *([normalizer] if normalizer else [])])
+        elif lower is False and normalizer:
+            fast.normalizer = _cased(normalizer)
         # Text that spells a special token is only text: it must not become a mask or a separator.
         fast.encode_special_tokens = True
 
@@ -193,6 +201,34 @@ class SubwordTokenizer:
             return cls(Fast.from_file(str(folder / FILE)))
         except Exception as reason:  # noqa: BLE001 - the library raises bare Exception
             raise BundleError(f"cannot read {folder / FILE}: {reason}") from None
+
+
+def _cased(normalizer: Normalizer) -> Normalizer:
+    """Return ``normalizer`` without its lower-casing; all its other steps stay."""
+    # By its JSON: the library hands out a sequence within a sequence as a copy without an end.
+    made = Sequence([])
+    made.__setstate__(
+        json.dumps(_without_lowercase(json.loads(normalizer.__getstate__()))).encode()
+    )
+    if any(letter.islower() for letter in made.normalize_str(string.ascii_uppercase)):
+        raise ConfigError(
+            "bert_do_lower_case is false, but the checkpoint's tokenizer lower-cases in a step "
+            f"that cannot be taken out ({made}): leave the option out, or take a cased checkpoint"
+        )
+    return made
+
+
+def _without_lowercase(step: dict[str, Any]) -> dict[str, Any]:
+    """Return the JSON of a normalizer that keeps the case, steps within steps included."""
+    match step["type"]:
+        case "Lowercase":
+            return {"type": "Sequence", "normalizers": []}
+        case "BertNormalizer":
+            return step | {"lowercase": False}
+        case "Sequence":
+            return step | {"normalizers": [_without_lowercase(s) for s in step["normalizers"]]}
+        case _:
+            return step
 
 
 def _pad_id(fast: Fast) -> int:

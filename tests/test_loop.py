@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch.nn import functional
 
 from model_src.bundle import WEIGHTS, Bundle
-from model_src.errors import ConfigError
+from model_src.errors import ConfigError, UserError
 from model_src.predictor import Predictor
 from model_src.tokenizer import SubwordTokenizer, WordTokenizer
 from tests.conftest import QUICK, ROOT, Models, sentence, tiny_config, verb
@@ -298,6 +298,20 @@ def test_teachers_that_make_no_sense_are_refused(
     many = dataclasses.replace(loaded, train=several, valid=several, test=several)
     with pytest.raises(ConfigError, match="on another number of labels a text"):
         loop.train(config, many, tmp_path / "m", teacher=same)
+
+
+def test_class_weights_that_a_teacher_leaves_without_effect_are_refused(
+    tmp_path: Path, loaded: Data, vectors: Path, checkpoint: Path
+) -> None:
+    """Before the teacher, which is not there, is asked; below 1 it is asked."""
+    config = tiny_config("glove", "cnn", vectors, checkpoint, class_weights=True)
+    teacher = tmp_path / "teacher"
+    with pytest.raises(ConfigError, match="give --distill_weight below 1"):
+        loop.train(config, loaded, tmp_path / "m", teacher=teacher)
+    mixed = dataclasses.replace(config, distill_weight=0.5)
+    with pytest.raises(UserError, match="teacher") as refused:
+        loop.train(mixed, loaded, tmp_path / "m", teacher=teacher)
+    assert "distill_weight" not in str(refused.value)
 
 
 def test_answers_that_are_no_numbers_end_training(

@@ -13,7 +13,7 @@ from model_src.errors import ConfigError, UserError
 from tests.conftest import Models, tiny_config
 from train import loop
 from train.data import Data
-from train.search import distributions, search
+from train.search import _study, distributions, search
 
 CPU = torch.device("cpu")
 
@@ -128,3 +128,18 @@ def test_a_search_without_a_finished_trial_says_so(
     wrong = dataclasses.replace(config, embedding_path="nowhere.txt")
     with pytest.raises(ConfigError, match=r"nowhere\.txt"):
         search(wrong, loaded, tmp_path / "wrong", ["lr=1e-3..2e-3"], 2, CPU)
+
+
+def test_the_first_epoch_is_spared_and_the_second_is_not(tmp_path: Path) -> None:
+    """The learning rate may still warm up in the first."""
+    study = _study(tmp_path, "name", 0)
+    for _ in range(4):
+        good = study.ask()
+        for epoch in (1, 2):
+            good.report(0.9, epoch)
+        study.tell(good, 0.9)
+    bad = study.ask()
+    bad.report(0.1, 1)
+    assert not bad.should_prune()
+    bad.report(0.1, 2)
+    assert bad.should_prune()

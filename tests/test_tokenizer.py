@@ -1,14 +1,18 @@
 """Words and subwords: known pieces, limits, special tokens as text, and what cannot be labelled."""
 
+import json
 import time
 from pathlib import Path
 
 import pytest
 import torch
 from tokenizers import Tokenizer as Fast
+from tokenizers.normalizers import Replace, Sequence
 
 from model_src import tokenizer
 from model_src.bundle import Bundle
+from model_src.embeddings import EMBEDDINGS
+from model_src.errors import ConfigError
 from model_src.text import text_problem
 from model_src.tokenizer import (
     CHARACTERS,
@@ -21,6 +25,9 @@ from model_src.tokenizer import (
 )
 from serving import sentences
 from tests.conftest import ODD_TEXTS, PAIRS, Models
+
+_BERT = {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True}
+_BERT |= {"strip_accents": None, "lowercase": True}
 
 
 @pytest.fixture
@@ -84,13 +91,35 @@ def test_a_saved_tokenizer_reads_the_same(tmp_path: Path, words: WordTokenizer) 
     assert again.encode("It's a film, don't!") == words.encode("It's a film, don't!")
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "mpnet"])
+@pytest.mark.parametrize("kind", [k for k, f in EMBEDDINGS.items() if f.handler == "transformer"])
 def test_lower_casing_can_be_forced(checkpoints: dict[str, Path], kind: str) -> None:
     file = str(checkpoints[kind] / "tokenizer.json")
     lowered = SubwordTokenizer(Fast.from_file(file), lower=True)
     assert lowered.encode("A GREAT Film") == lowered.encode("a great film")
     kept = SubwordTokenizer(Fast.from_file(file), lower=False)
     assert kept.encode("A GREAT Film") != kept.encode("a great film")
+
+
+@pytest.mark.parametrize("lowering", [{"type": "Lowercase"}, _BERT], ids=lambda step: step["type"])
+@pytest.mark.parametrize("deep", [False, True])
+def test_only_the_lower_casing_is_taken_out(
+    checkpoint: Path,
+    lowering: dict[str, object],
+    deep: bool,  # noqa: FBT001
+) -> None:
+    steps = [lowering, {"type": "StripAccents"}]
+    inner = [{"type": "Sequence", "normalizers": steps}] if deep else steps
+    state = json.loads((checkpoint / "tokenizer.json").read_text(encoding="utf-8"))
+    state["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "NFKD"}, *inner]}
+    kept = SubwordTokenizer(Fast.from_str(json.dumps(state)), lower=False)
+    assert kept.fast.normalizer.normalize_str("ÉTÉ ﬁn") == "ETE fin"
+
+
+def test_lower_casing_that_cannot_be_taken_out_is_refused(checkpoint: Path) -> None:
+    fast = Fast.from_file(str(checkpoint / "tokenizer.json"))
+    fast.normalizer = Sequence([Replace("A", "a")])
+    with pytest.raises(ConfigError, match=r"bert_do_lower_case is false, but .* leave the option"):
+        SubwordTokenizer(fast, lower=False)
 
 
 def test_a_sentence_becomes_words_within_5_microseconds() -> None:

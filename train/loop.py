@@ -82,6 +82,11 @@ def train(
         raise ConfigError("distill_copies are labelled by a teacher: give --teacher DIR, too")
     if teacher and teacher.resolve() == save_path.resolve():
         raise ConfigError(f"{teacher} cannot be both teacher and student: name another --save_path")
+    if teacher and config.class_weights and config.distill_weight == 1:
+        raise ConfigError(
+            "class_weights is true, but with --teacher and distill_weight 1 labels play no part: "
+            "give --distill_weight below 1, or leave class_weights out"
+        )
     device = device or torch.device("cpu")
     precision = Precision(config, device)
     examples, soft = data.train, None

@@ -52,14 +52,16 @@ def transformer(config: Config, texts: list[str]) -> Pretrained:
     try:
         found = checkpoints.PACKAGED.get(name)
         source = str(found()) if found else name
+        settings = _settings(source, config.emb_class)
         model, info = AutoModel.from_pretrained(
-            source, dtype=torch.float32, output_loading_info=True
+            source, config=settings, dtype=torch.float32, output_loading_info=True
         )
         path = Path(source)
         if (path / FILE).exists():
             tokenizer = SubwordTokenizer.load(path)
         else:
-            tokenizer = SubwordTokenizer(AutoTokenizer.from_pretrained(source).backend_tokenizer)
+            found = AutoTokenizer.from_pretrained(source, config=settings)
+            tokenizer = SubwordTokenizer(found.backend_tokenizer)
     except (
         # the last four are of tokenizers in Python, which need packages or have no fast form
         *(OSError, RuntimeError, ValueError, SafetensorError),
@@ -96,6 +98,17 @@ def transformer(config: Config, texts: list[str]) -> Pretrained:
     shape = json.loads(model.config.to_json_string())
     fitted = SubwordTokenizer(tokenizer.fast, n_ctx=config.n_ctx, lower=config.bert_do_lower_case)
     return Pretrained(shape, fitted, state)
+
+
+def _settings(source: str, kind: str) -> Any:  # noqa: ANN401 - any config of transformers
+    """Return the config of a checkpoint that does not name its type as one of ``kind``, else None.
+
+    Those of 2019 and 2020, such as SpanBERT's, name none, and transformers refuses them.
+    """
+    from transformers import AutoConfig, PreTrainedConfig
+
+    raw, _ = PreTrainedConfig.get_config_dict(source)
+    return None if "model_type" in raw else AutoConfig.for_model(kind, **raw)
 
 
 PRETRAINED: dict[str, Callable[[Config, list[str]], Pretrained]] = {

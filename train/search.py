@@ -156,7 +156,8 @@ def _study(folder: Path, name: str, seed: int) -> optuna.Study:
         study_name=name,
         direction="maximize",
         load_if_exists=True,
-        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=1),
+        # Epochs count from 1, and the pruner spares steps below n_warmup_steps: the first epoch.
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=4, n_warmup_steps=2),
     )
     # Another seed for each call: with the same one, a resumed search would repeat its first draws.
     study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.get_trials()))
