@@ -82,21 +82,14 @@ def deploy(
             server.admin.register(new)
             launch.wait(run_dir, server.pid, [new], server.ready_of, seconds, since)
             prove(server.admin, new, archive.golden)
+            both = _remember(server, [*server.served, new])
+            if old:
+                both = _default(both, new)
         except BaseException:
-            _undo(server, new)
+            _undo(server, new, old)
             raise
-        both = _remember(server, [*server.served, new])
         if old is None:
             return Deployed(both, new, None, drained=True)
-        try:
-            both = _default(both, new)
-        except BaseException:
-            with contextlib.suppress(ServerError):  # it may be the default all the same
-                server.admin.set_default(old.name, old.version)
-                time.sleep(SETTLE)
-                server.admin.drain(new.name, new.version, _UNDO_SECONDS)
-            _undo(server, new)
-            raise
         if keep:
             return Deployed(both, new, old, drained=False)
         try:
@@ -180,12 +173,22 @@ def _one(server: Server, name: str, version: str) -> Served:
     return known[wanted]
 
 
-def _undo(server: Server, new: Served) -> None:
-    """Take ``new`` from ``server``, which goes on as it is."""
-    with contextlib.suppress(ServerError):  # the reason to give up says more
-        server.admin.unregister(new)
-    (server.run_dir / STORE / new.file).unlink(missing_ok=True)
-    server.remember()
+def _undo(server: Server, new: Served, old: Served | None) -> None:
+    """Take ``new`` from ``server``, which goes on as it is, also where it was the default already.
+
+    The reason to give up says more than what fails here.
+    """
+    try:
+        server.remember()
+        with contextlib.suppress(ServerError):
+            if old and server.admin.default(new.name) == new.version:
+                server.admin.set_default(old.name, old.version)
+                time.sleep(SETTLE)
+                server.admin.drain(new.name, new.version, _UNDO_SECONDS)
+    finally:
+        with contextlib.suppress(ServerError):
+            server.admin.unregister(new)
+        (server.run_dir / STORE / new.file).unlink(missing_ok=True)
 
 
 def _default(server: Server, new: Served) -> Server:
