@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Send each line of standard input as one request, 8 at a time over kept connections, and print the
-# answers in order, one JSON a line. What is refused for a moment (429, 503) is asked again; a line
-# without an answer gets {"code": 0, ...}, and the exit code is then curl's.
+# answers in order, one JSON a line. What is refused for a moment (429, 5xx, a time-out) is asked
+# again; a line without an answer gets {"code": 0, ...}, and the exit code is then curl's.
 #
 # usage:   batch_curl.sh URL HEADER_FILE < sentences.txt > answers.jsonl
 # example: head -40 sentences.txt |

@@ -54,7 +54,7 @@ def add_options(parser: Parser) -> None:
         parser.add_argument(
             f"--{name}_port",
             type=port,
-            help=f"default {default}, after a kill as it was; 0 takes a free one",
+            help=f"default {default}, without names what a killed server had; 0: a free one",
         )
 
 
