@@ -206,8 +206,10 @@ def _remove(server: Server, old: Served, seconds: float) -> tuple[Server, bool]:
     time.sleep(_REPORT)
     server.admin.unregister(old)
     kept = [each for each in server.served if (each.name, each.version) != (old.name, old.version)]
+    changed = _remember(server, kept)
+    # Last: a killed server comes back with what is remembered, for which no archive may lack.
     (server.run_dir / STORE / old.file).unlink(missing_ok=True)
-    return _remember(server, kept), drained
+    return changed, drained
 
 
 def _remember(server: Server, served: list[Served]) -> Server:

@@ -323,8 +323,9 @@ def _ports(run_dir: Path, given: dict[str, int]) -> dict[str, int]:
     """Return all ports, the ``given`` among them, if a server may be started on them."""
     if Server.find(run_dir):
         raise ServerError(f"a server of {run_dir} runs already: ./iclassifier serve stop")
-    free = dict(zip(_ADDRESSES, free_ports(len(_ADDRESSES)), strict=True))
-    chosen = free | {name: port for name, port in given.items() if port}
+    named = {name: port for name, port in given.items() if port}
+    free = [port for port in free_ports(2 * len(_ADDRESSES)) if port not in named.values()]
+    chosen = dict(zip(_ADDRESSES, free, strict=False)) | named
     if len(set(chosen.values())) < len(chosen):
         raise ServerError(f"two of the ports are the same: {given}; 0 takes a free one")
     for name, port in chosen.items():
