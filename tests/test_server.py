@@ -4,8 +4,10 @@ import json
 import os
 import signal
 import subprocess
+import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -115,12 +117,40 @@ def test_the_curl_script_answers_line_by_line(live: Server, tiny: Models) -> Non
     assert [a["label"] for a in answers] == [p.label for p in offline]
 
 
-def test_the_curl_script_tells_of_lines_without_an_answer(live: Server) -> None:
-    url = f"http://127.0.0.1:{free_ports(1)[0]}/predictions/tiny"
-    command = [str(ROOT / "scripts" / "batch_curl.sh"), url, str(live.header_file)]
-    done = subprocess.run(command, input="one\ntwo\n", capture_output=True, text=True, check=False)
+def test_the_curl_script_asks_again_and_a_lost_line_costs_no_other(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    class Door(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            text = self.rfile.read(int(self.headers["Content-Length"])).decode()
+            asked.append(text)
+            if text == "lost":
+                self.close_connection = True
+                return
+            self.send_response(503 if text == "busy" and asked.count(text) == 1 else 200)
+            body = json.dumps({"label": text}).encode()
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    header = tmp_path / "header"
+    header.write_text("Authorization: Bearer key\n", encoding="utf-8")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Door) as door:
+        threading.Thread(target=door.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{door.server_port}/predictions/tiny"
+        command = [str(ROOT / "scripts" / "batch_curl.sh"), url, str(header)]
+        done = subprocess.run(
+            command, input="one\nlost\nbusy\n", capture_output=True, text=True, check=False
+        )
+        door.shutdown()
+    first, second, third = (json.loads(line) for line in done.stdout.splitlines())
+    assert (first, third) == ({"label": "one"}, {"label": "busy"})
+    assert second["code"] == 0
     assert done.returncode
-    assert [json.loads(line)["code"] for line in done.stdout.splitlines()] == [0, 0]
+    assert asked.count("busy") == 2
 
 
 def test_no_sentence_and_no_token_is_logged(live: Server) -> None:
