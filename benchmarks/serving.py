@@ -36,8 +36,9 @@ SERVED = {
 }
 PEER_HOME = results.ROOT / "models" / "benchmark" / "peers"
 _LABELS = [f"label {i}" for i in range(7)]
-# Java compiles what it runs often.
-_WARM_CLIENTS, _WARM_SECONDS, _WARM_AGAIN = 16, 4, 1
+# Java compiles what it runs often, all of it only after some ten thousand requests; the others get
+# the same. Each turn begins with the caches of another server.
+_WARM_CLIENTS, _WARM_SECONDS, _WARM_AGAIN = 16, 30, 1
 # All that the servers run of ours.
 _CODE = ("handlers", "model_src", "serving", "benchmarks/peers", "config.properties")
 
@@ -85,6 +86,7 @@ def run(
             "model": untrained.digest(entries[name]),
             "format": MODELS[name],
             "seconds": plan.seconds,
+            "warm_up": {"clients": _WARM_CLIENTS, "seconds": _WARM_SECONDS},
             "workers": workers,
             "machine": machine.describe(),
             "allocator": Path(allocator()).name,

@@ -137,7 +137,7 @@ def _command(name: str, made: dict[str, Any]) -> str:
 def _settings(name: str, found: dict[str, Any], cells: dict[str, dict[int, Cell]]) -> Iterator[str]:
     """Yield how each was set, what was measured with what, and the command."""
     made, rounds = found["made_with"], found["planned"]["rounds"]
-    workers = made["workers"]
+    workers, warm = made["workers"], made["warm_up"]
     counts = {"workers": workers, "more": workers + 1}
     tools = made["versions"]
     yield (
@@ -156,7 +156,8 @@ def _settings(name: str, found: dict[str, Any], cells: dict[str, dict[int, Cell]
         f"our code {made['code']}."
     )
     yield (
-        f"Medians of {rounds} rounds of {made['seconds']} s; in a round each server in turn meets "
+        f"Medians of {rounds} rounds of {made['seconds']} s, after {warm['seconds']} s of "
+        f"{warm['clients']} clients for each; in a round each server in turn meets "
         "1 client, then each the next number, while all others are stopped (SIGSTOP). Every "
         f"process has one torch thread and the allocator {made['allocator'] or 'of libc'}; every "
         "request has the token that ours demands; before the rounds the answers of each are "

@@ -24,8 +24,9 @@ from chaos.wire import Wire, problem
 from serving.server import Server
 
 _CLIENTS, _RATE, _SIZES = 4, 50, (1, 1, 1, 8, 1, 40)
-# Malformed requests a second, none of them longer than so many bytes.
-_WRONG, _LONGEST = 5, 20_000
+# Malformed requests a second, none of them longer than so many bytes; before the watch more, so
+# that each has been sent several times: the first of a kind may take memory that the next ones use.
+_WRONG, _FIRST_WRONG, _LONGEST = 5, 50, 20_000
 # The control leaks so many bytes every so many requests, which are some 35 MB an hour of a worker,
 # and is watched for a share of the minutes.
 _LEAK, _SHORT_LEAK, _SHARE = (16_384, 44), (1_048_576, 1), 0.5
@@ -102,8 +103,9 @@ def soak(scene: Scene) -> Outcome:
         passed=steady and caught and alive and right and warm,
         numbers=numbers,
         said=f"{_RATE} requests a second of 1 to {max(_SIZES)} sentences and {_WRONG} malformed "
-        f"ones, after {_CROWDED[scene.short]:,} requests of {_CROWD} clients without a pause; the "
-        f"first {_WARM:.0%} of the minutes asked for is warm-up. A worker's own memory may grow by "
+        f"ones, after {_CROWDED[scene.short]:,} requests of {_CROWD} clients without a pause and "
+        f"{_FIRST_WRONG} malformed ones a second; the first {_WARM:.0%} of the minutes asked for "
+        "is warm-up. A worker's own memory may grow by "
         f"{most:g} MB an hour within the 95 % interval of the fit, which must be known to ± "
         f"{unsure:g}; while it is not, the watch goes on for as long again, at most {_TURNS} times "
         f"in all. The control keeps {size // 1024} KB of one in {every} requests and must be "
@@ -123,12 +125,15 @@ def watch(scene: Scene, found: Server, minutes: float, told: Callable[[Fit], boo
     """
     seconds, samples = 60 * minutes, _Samples()
     most = _CROWDED[scene.short]
-    with scene.traffic(found, clients=_CROWD, most=most, sizes=_SIZES, attempts=1) as crowd:
+    with (
+        scene.traffic(found, clients=_CROWD, most=most, sizes=_SIZES, attempts=1) as crowd,
+        _malformed(Wire(found), scene.offline, _FIRST_WRONG) as first_wrong,
+    ):
         crowd.spend(_CROWD_SECONDS)
     began = time.monotonic()
     with (
         scene.traffic(found, clients=_CLIENTS, rate=_RATE, sizes=_SIZES, attempts=1) as traffic,
-        _malformed(Wire(found), scene.offline) as wrong,
+        _malformed(Wire(found), scene.offline, _WRONG) as wrong,
         tqdm(total=round(seconds), desc="soak", unit=" s") as bar,
     ):
         for turns in range(1, _TURNS + 1):
@@ -141,6 +146,7 @@ def watch(scene: Scene, found: Server, minutes: float, told: Callable[[Fit], boo
                 bar.update(min(round(time.monotonic() - began), bar.total) - bar.n)
             if samples and all(told(each) for each in _fits(samples, _OWN)):
                 break
+    wrong = first_wrong + wrong
     return Watch(samples, round(turns * minutes, 3), crowd.records, traffic.records, wrong)
 
 
@@ -181,8 +187,8 @@ def memory(pid: int) -> dict[str, float]:
 
 
 @contextmanager
-def _malformed(wire: Wire, offline: Offline) -> Iterator[list[str]]:
-    """Send malformed requests, one after the other, in a thread; yield where complaints come."""
+def _malformed(wire: Wire, offline: Offline, rate: float) -> Iterator[list[str]]:
+    """Send ``rate`` malformed requests a second in a thread; yield where complaints come."""
     all_ = (each for make in PAYLOADS.values() for each in make())
     payloads = itertools.cycle([each for each in all_ if len(each.body) <= _LONGEST])
     wrong = list[str]()
@@ -192,6 +198,6 @@ def _malformed(wire: Wire, offline: Offline) -> Iterator[list[str]]:
         if said := problem(payload, wire.send(payload)(), offline):
             wrong.append(said)
 
-    with repeated(1 / _WRONG) as each:
+    with repeated(1 / rate) as each:
         each(send)
         yield wrong

@@ -30,6 +30,7 @@ from model_src.predictor import Predictor
 logger = logging.getLogger(__name__)
 
 _OK = HTTPStatus.OK
+_UNREADABLE = Failure(HTTPStatus.BAD_REQUEST, "the request cannot be read")
 _BROKEN = Failure(HTTPStatus.INTERNAL_SERVER_ERROR, "the model failed on this text")
 _LATE = Failure(
     HTTPStatus.SERVICE_UNAVAILABLE, "not answered in time: send fewer sentences at once"
@@ -155,12 +156,12 @@ class BaseHandler:
                 return Request([])
             return parse(fields, headers)
         except RequestError as error:
-            return Request([error])
+            return Request([Failure.of(error)])
         except Exception:  # noqa: BLE001 - one bad request must not harm its mates
             self._log_error()
-            return Request([RequestError("the request cannot be read")])
+            return Request([_UNREADABLE])
 
-    def _answer(self, texts: list[str | RequestError], deadline: float) -> list[Answer]:
+    def _answer(self, texts: list[str | Failure], deadline: float) -> list[Answer]:
         """Predict all good texts, short ones first; what the time does not suffice for gets a 503.
 
         TorchServe kills a worker that is silent for longer than responseTimeout, and all of its
@@ -173,10 +174,7 @@ class BaseHandler:
             late = time.monotonic() > deadline
             predictions += [_LATE] * len(chunk) if late else self._predict(chunk, deadline)
         found = dict(zip(order, predictions, strict=True))
-        return [
-            Failure.of(text) if isinstance(text, RequestError) else found[i]
-            for i, text in enumerate(texts)
-        ]
+        return [found[i] if isinstance(text, str) else text for i, text in enumerate(texts)]
 
     def _predict(self, texts: list[str], deadline: float) -> list[Answer]:
         """Predict texts at once, or each alone when that fails."""
@@ -197,9 +195,9 @@ class BaseHandler:
         except Exception:  # noqa: BLE001 - the client gets a 500 of its own
             return _BROKEN
 
-    def _explain(self, text: str | RequestError, target: str | None, deadline: float) -> Answer:
-        if isinstance(text, RequestError):
-            return Failure.of(text)
+    def _explain(self, text: str | Failure, target: str | None, deadline: float) -> Answer:
+        if not isinstance(text, str):
+            return text
         # Many that are late must not take a forward pass each before they say so.
         if time.monotonic() > deadline:
             return _LATE

@@ -50,9 +50,13 @@ Answer = Prediction | Explanation | Failure
 
 
 class Request(NamedTuple):
-    """The sentences of one request, each replaced by its error where it breaks the contract."""
+    """The sentences of one request, each replaced by its failure where it breaks the contract.
 
-    texts: list[str | RequestError]
+    No exception is kept: through its traceback it would refer to the list that holds it, and with
+    that to all bodies of its batch, which only Python's rare search for such circles would free.
+    """
+
+    texts: list[str | Failure]
     # whether the answers come as a list
     many: bool = False
     choice: Choice = ALL
@@ -111,7 +115,7 @@ def _tensors(body: dict[str, object]) -> Request:
     try:
         texts, tensors = openinference.parse(body, MAX_INSTANCES)
     except RequestError as error:
-        return Request([error], tensors=Tensors())
+        return Request([Failure.of(error)], tensors=Tensors())
     return Request([_checked(text) for text in texts], tensors=tensors)
 
 
@@ -124,7 +128,7 @@ def _packed(tensors: Tensors, answers: list[Answer], model: Model) -> tuple[HTTP
     return failed.status, failed.as_dict() | {"error": failed.message}
 
 
-def _instances(instances: object, explain: bool) -> list[str | RequestError]:  # noqa: FBT001
+def _instances(instances: object, explain: bool) -> list[str | Failure]:  # noqa: FBT001
     most = MAX_EXPLAINED if explain else MAX_INSTANCES
     if not isinstance(instances, list) or not instances:
         raise RequestError(f"instances must be a list that is not empty: {EXPECTED}")
@@ -139,17 +143,21 @@ def _target(target: object) -> str | None:
     return target
 
 
-def _instance(instance: object) -> str | RequestError:
+def _instance(instance: object) -> str | Failure:
     if isinstance(instance, dict):
         if set(instance) != {"text"}:
-            return RequestError('an instance must be "..." or {"text": "..."}')
+            return _refused('an instance must be "..." or {"text": "..."}')
         return _checked(instance["text"])
     return _checked(instance)
 
 
-def _checked(text: object) -> str | RequestError:
+def _checked(text: object) -> str | Failure:
     """Return ``text`` if it can be classified, else what is wrong with it."""
     if not isinstance(text, str):
-        return RequestError("the text must be a string")
+        return _refused("the text must be a string")
     problem = text_problem(text)
-    return RequestError(problem) if problem else text
+    return _refused(problem) if problem else text
+
+
+def _refused(message: str) -> Failure:
+    return Failure.of(RequestError(message))

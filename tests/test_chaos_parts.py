@@ -256,10 +256,9 @@ def test_a_thread_beside_a_fault_that_dies_is_noticed() -> None:
 
 
 def test_wrong_replies_to_malformed_requests_are_told_in_the_soak(
-    listener: tuple[_Listener, Server], monkeypatch: pytest.MonkeyPatch
+    listener: tuple[_Listener, Server],
 ) -> None:
-    monkeypatch.setattr(soak, "_WRONG", 100)
-    with soak._malformed(Wire(listener[1]), Offline({})) as wrong:
+    with soak._malformed(Wire(listener[1]), Offline({}), 100) as wrong:
         time.sleep(0.3)
     assert any("401" in each for each in wrong)
 

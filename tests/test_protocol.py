@@ -1,5 +1,6 @@
 """The serving contract without a server: what is a sentence, what is an error, and who gets it."""
 
+import gc
 import json
 import logging
 import time
@@ -13,7 +14,7 @@ from handlers import base
 from handlers.base import BaseHandler, chunks
 from handlers.glove import GloveHandler
 from handlers.headers import LAST
-from handlers.protocol import MAX_INSTANCES, parse
+from handlers.protocol import MAX_INSTANCES, Failure, parse
 from handlers.transformer import TransformerHandler
 from model_src.decode import Prediction, decode
 from model_src.errors import BundleError, RequestError
@@ -76,8 +77,8 @@ def test_a_broken_body_is_refused_as_a_whole(body: bytes) -> None:
     try:
         (only,) = parse({"body": body}, AS_JSON).texts
     except RequestError as error:
-        only = error
-    assert isinstance(only, RequestError)
+        only = Failure.of(error)
+    assert isinstance(only, Failure)
 
 
 @pytest.mark.parametrize("text", ["null", "1", "[]", '""', '" \\t "', '"\\ud800"', "{}", "true"])
@@ -85,8 +86,8 @@ def test_a_wrong_text_is_an_error_of_its_own(text: str) -> None:
     body = f'{{"instances": [{{"text": "a"}}, {{"text": {text}}}, {{"text": "b"}}, 3]}}'
     first, wrong, last, number = parse({"body": body.encode()}, AS_JSON).texts
     assert (first, last) == ("a", "b")
-    assert isinstance(wrong, RequestError)
-    assert isinstance(number, RequestError)
+    assert isinstance(wrong, Failure)
+    assert isinstance(number, Failure)
 
 
 def test_too_many_instances_are_refused() -> None:
@@ -208,6 +209,35 @@ def test_a_failing_text_harms_neither_its_mates_nor_the_log(
     assert context.statuses == {1: 500}
     assert "ValueError in predict" in caplog.text
     assert "secret" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("body", "more"),
+    [
+        (b'{"text": "a"}', {}),
+        (b"{", {}),
+        (b"[" * 100_000, {}),
+        (b'{"text": "\xff"}', {}),
+        (b'{"text": "a", "more": 1}', {}),
+        (b'{"instances": ["a", 1, ""]}', {}),
+        (b'{"inputs": [], "id": 1}', {}),
+        (b"no gzip", {"Content-Encoding": "gzip"}),
+        (b'{"text": "a", "threshold": 2}', {}),
+        (b'{"text": "boom"}', {}),
+    ],
+    ids=lambda each: repr(each)[:20],
+)
+def test_what_was_sent_is_gone_once_it_is_answered(body: bytes, more: dict[str, str]) -> None:
+    """An exception that is kept makes a circle through its traceback: bodies stayed for minutes."""
+    made = handler(Fragile())
+    ask(made, [body], **more)
+    gc.collect()
+    gc.disable()
+    try:
+        ask(made, [body, b'{"text": "a"}'] * 4, **more)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 def test_what_the_time_does_not_suffice_for_gets_a_503() -> None:
