@@ -37,7 +37,7 @@ SERVED = {
 PEER_HOME = results.ROOT / "models" / "benchmark" / "peers"
 _LABELS = [f"label {i}" for i in range(7)]
 # Java compiles what it runs often, all of it only after some ten thousand requests; the others get
-# the same. Each turn begins with the caches of another server.
+# the same. Each turn begins with the caches of another server, hence with a second more.
 _WARM_CLIENTS, _WARM_SECONDS, _WARM_AGAIN = 16, 30, 1
 # All that the servers run of ours.
 _CODE = ("handlers", "model_src", "serving", "benchmarks/peers", "config.properties")
@@ -136,7 +136,7 @@ def _measure(
                 folder = place / way.replace("/", "-")
                 started = contestants.peer(peer, wait, pythons[each], model, workers, folder)
                 running[way] = stack.enter_context(started)
-        for one in running.values():
+        for one in tqdm(running.values(), desc=f"{name}: warm-up", unit=" servers"):
             one.turn(_WARM_CLIENTS, _WARM_SECONDS, _WARM_AGAIN)
         steps = plan.rounds * len(plan.clients) * len(running)
         bar = stack.enter_context(tqdm(total=steps, desc=name, unit=" cells"))

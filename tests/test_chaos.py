@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from chaos.report import survive
 from chaos.scene import FIRST, SECOND, Scene
 from chaos.table import FAULTS
 from chaos.traffic import Traffic
+from chaos.wire import Wire
 from model_src.errors import ServerError
 from serving import deploy
 from serving.client import AnswerError
@@ -73,6 +75,21 @@ def test_the_soak_goes_on_while_it_cannot_tell(scene: Scene, least: int, turns: 
         first, last = 60 * samples[0][0], 60 * samples[-1][0]
         assert first < 0.02
         assert 0.02 * (turns - 1) < last <= watched.minutes
+
+
+def test_the_soak_tells_of_malformed_requests_before_the_watch_too(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each kind takes memory when it first comes, which must not look like a leak."""
+
+    @contextmanager
+    def malformed(wire: Wire, offline: Offline, rate: float) -> Iterator[list[str]]:
+        yield [str(rate)]
+
+    monkeypatch.setattr(soak, "_malformed", malformed)
+    with scene.server() as found:
+        watched = soak.watch(scene, found, 0.02, lambda _: True)
+    assert watched.wrong == [str(soak._FIRST_WRONG), str(soak._WRONG)]
 
 
 @pytest.mark.parametrize(
