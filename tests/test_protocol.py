@@ -4,6 +4,7 @@ import gc
 import json
 import logging
 import time
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -229,13 +230,17 @@ def test_a_failing_text_harms_neither_its_mates_nor_the_log(
 )
 def test_what_was_sent_is_gone_once_it_is_answered(body: bytes, more: dict[str, str]) -> None:
     """An exception that is kept makes a circle through its traceback: bodies stayed for minutes."""
-    made = handler(Fragile())
-    ask(made, [body], **more)
-    gc.collect()
+
+    class Body(bytearray):
+        """A body that can be watched."""
+
+    bodies = [Body(body), Body(b'{"text": "a"}')]
+    watched = [weakref.ref(each) for each in bodies]
+    context = Context([{"Content-Type": JSON} | more, {"Content-Type": JSON}])
     gc.disable()
     try:
-        ask(made, [body, b'{"text": "a"}'] * 4, **more)
-        assert gc.collect() == 0
+        handler(Fragile()).handle([{"body": bodies.pop(0)}, {"body": bodies.pop(0)}], context)
+        assert [each() for each in watched] == [None, None]
     finally:
         gc.enable()
 
