@@ -1,4 +1,4 @@
-"""Measure accuracy, exports, speed, settings or serving; write the table to results/."""
+"""Measure accuracy, parity, exports, speed, settings or serving; write the table to results/."""
 
 import argparse
 from collections.abc import Callable, Iterable
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import accuracy, agreement, formats, launch, serving, speed, training
+from benchmarks import accuracy, agreement, formats, launch, parity, serving, speed, training
 from benchmarks.aims import AIMS
 from benchmarks.entries import ENTRIES
 from benchmarks.untrained import Choice
@@ -45,6 +45,11 @@ def _launch(args: argparse.Namespace) -> Path:
     return launch.run(args.results)
 
 
+def _parity(args: argparse.Namespace) -> Path:
+    _check("entry", args.entry, parity.MODELS)
+    return parity.run(args.results, Choice(args.sentences or parity.CASES, args.entry or []))
+
+
 def _serving(args: argparse.Namespace) -> Path:
     _check("entry", args.entry, serving.MODELS)
     plan = serving.Plan(args.seconds) if args.seconds else serving.Plan()
@@ -74,6 +79,7 @@ KINDS = {
     "speed": Kind("text to label, beside padded and the floor", _speed, ("data_dir",), _CHOICE),
     "formats": Kind("every model in every format", _formats, (), _CHOICE),
     "launch": Kind("what settings of a worker's process are worth", _launch),
+    "parity": Kind("what padding and other sentences change", _parity, (), ("entry", "sentences")),
     "serving": Kind("our server beside others, under load", _serving, (), ("entry", "seconds")),
 }
 _OPTIONS: dict[str, dict[str, Any]] = {
@@ -81,7 +87,10 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "row": {"action": "append", "help": f"only this one ({', '.join(accuracy.ROWS)})"},
     "entry": {"action": "append", "help": "only this model; a wrong name lists them"},
     "format": {"action": "append", "help": f"only this format ({', '.join(FORMATS)})"},
-    "sentences": {"type": count, "help": "how many are answered (default 200, formats: 64)"},
+    "sentences": {
+        "type": count,
+        "help": "how many are answered (default 200; formats 64, parity 10000)",
+    },
     "seconds": {"type": count, "help": f"of one measure (default {serving.Plan.seconds})"},
 }
 

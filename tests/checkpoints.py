@@ -13,7 +13,7 @@ _SIZES = {
     "num_hidden_layers": 2,
     "num_attention_heads": 4,
     "intermediate_size": 64,
-    "max_position_embeddings": 66,
+    "max_position_embeddings": 130,
 }
 _BART = {
     "d_model": 32,
@@ -24,9 +24,9 @@ _BART = {
     "encoder_ffn_dim": 64,
     "decoder_ffn_dim": 48,
     "scale_embedding": True,
-    "max_position_embeddings": 66,
+    "max_position_embeddings": 130,
 }
-_DISTIL = {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, "max_position_embeddings": 66}
+_DISTIL = {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64, "max_position_embeddings": 130}
 _FEW = {"embedding_size": 16}
 
 

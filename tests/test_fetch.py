@@ -1,12 +1,17 @@
 """What others publish is fetched once, checked, unpacked whole, or refused with one sentence."""
 
+import functools
 import io
 import json
 import os
+import re
 import shutil
 import sys
+import threading
 import time
 import zipfile
+from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -101,24 +106,78 @@ def test_an_npm_archive_is_fetched_once_and_checked(
     (package / "package.json").write_text(json.dumps(about), encoding="utf-8")
     archive = tmp_path / "cache" / "some-vectors-1.0.0.tgz"
     with pytest.raises(DataError, match=r"gave no some-vectors-1\.0\.0\.tgz with"):
-        fetch.obtain(fetch.npm(str(package)), archive, "0" * 64)
+        fetch.obtain(fetch.npm(str(package)), archive.parent, {archive.name: "0" * 64})
     assert not archive.exists()
     fetch.npm(str(package)).fetch(tmp_path)
-    digest = sha256(tmp_path / archive.name)
-    fetch.obtain(fetch.npm(str(package)), archive, digest)
+    files = {archive.name: sha256(tmp_path / archive.name)}
+    fetch.obtain(fetch.npm(str(package)), archive.parent, files)
     with pytest.raises(DataError, match=r"cannot fetch npm \S+absent \(npm error code ENOENT"):
-        fetch.obtain(fetch.npm(str(tmp_path / "absent")), tmp_path / "other" / "x.tgz", digest)
+        fetch.obtain(fetch.npm(str(tmp_path / "absent")), tmp_path / "other", files)
     monkeypatch.setenv("PATH", "")
-    fetch.obtain(fetch.npm(str(package)), archive, digest)
+    fetch.obtain(fetch.npm(str(package)), archive.parent, files)
 
 
 def test_without_npm_the_message_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    said = r"npm, which fetches npm some-vectors@1\.0\.0, is not installed; put x\.tgz at .* by"
+    said = r"npm, which fetches npm some-vectors@1\.0\.0, is not installed; put x\.tgz into .* by"
     with pytest.raises(DataError, match=said):
-        fetch.obtain(fetch.npm("some-vectors@1.0.0"), tmp_path / "cache" / "x.tgz", "0" * 64)
+        fetch.obtain(fetch.npm("some-vectors@1.0.0"), tmp_path / "cache", {"x.tgz": "0" * 64})
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[fetch.Site]:
+    """A web server of this machine with two files."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    for name in ("a.txt", "b.txt"):
+        (folder / name).write_text(name * 50_000)
+    handler = functools.partial(_Quiet, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield fetch.Site(f"http://127.0.0.1:{server.server_port}", ("a.txt", "b.txt"))
+        server.shutdown()
+        thread.join()
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def test_files_of_a_site_come_together_or_not_at_all(
+    site: fetch.Site, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    files = {name: sha256(tmp_path / "site" / name) for name in site.files}
+    cache = tmp_path / "cache"
+    with pytest.raises(DataError, match=r"127.* gave no b\.txt with the expected checksum"):
+        fetch.obtain(site, cache, files | {"b.txt": "0" * 64})
+    (tmp_path / "site" / "b.txt").rename(tmp_path / "b.txt")
+    with pytest.raises(
+        DataError, match=r"cannot fetch http\S+/b\.txt \(404\); put a\.txt, b\.txt in"
+    ):
+        fetch.obtain(site, cache, files)
+    assert not cache.exists()
+    (tmp_path / "b.txt").rename(tmp_path / "site" / "b.txt")
+    capfd.readouterr()
+    fetch.obtain(site, cache, files)
+    assert re.search(r"fetch b\.txt: 100%.*244k/244k", capfd.readouterr().err)
+    assert {path.name: sha256(path) for path in cache.iterdir()} == files
+    (cache / "a.txt").write_text("a user's own")
+    (cache / "b.txt").unlink()
+    with pytest.raises(DataError, match=r"a\.txt is not the expected file"):
+        fetch.obtain(site, cache, files)  # which is not written over
+    assert (cache / "a.txt").read_text() == "a user's own"
+
+
+def test_a_site_out_of_reach_is_told_in_one_sentence(tmp_path: Path) -> None:
+    nobody = fetch.Site("http://127.0.0.1:9/data", ("a.txt",))
+    said = r"cannot fetch http://127\.0\.0\.1:9/data/a\.txt \(ConnectionError\); put a\.txt into"
+    with pytest.raises(DataError, match=said):
+        fetch.obtain(nobody, tmp_path / "cache", {"a.txt": "0" * 64})
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_package_that_is_not_installed_is_named() -> None:

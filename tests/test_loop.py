@@ -18,7 +18,7 @@ from model_src.bundle import WEIGHTS, Bundle
 from model_src.errors import ConfigError, UserError
 from model_src.predictor import Predictor
 from model_src.tokenizer import SubwordTokenizer, WordTokenizer
-from tests.conftest import QUICK, ROOT, Models, sentence, tiny_config, verb
+from tests.conftest import QUICK, ROOT, Models, read_json, sentence, tiny_config, verb
 from train import distill, loop, precision
 from train.batches import Features, WordDropout
 from train.board import Board
@@ -66,13 +66,23 @@ def test_accumulated_batches_take_the_step_of_one_batch(
     assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), abs=1e-4)
 
 
-@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize(("pair", "steps"), [(("glove", "cnn"), 1), (("bert", "cls"), 2)])
 def test_two_processes_train_as_one(
-    tmp_path: Path, data_dir: Path, loaded: Data, vectors: Path, checkpoint: Path, steps: int
+    tmp_path: Path,
+    data_dir: Path,
+    loaded: Data,
+    vectors: Path,
+    checkpoint: Path,
+    pair: tuple[str, str],
+    steps: int,
 ) -> None:
     """With torchrun and gloo, on the same batches; dropout is off, as its draws would differ."""
-    more = {"dropout": 0.0, "epoch": 3, "gradient_accumulation_steps": steps}
-    config = tiny_config("glove", "cnn", vectors, checkpoint, **more)
+    own = Path(shutil.copytree(checkpoint, tmp_path / "checkpoint"))
+    off = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (own / "config.json").write_text(json.dumps(read_json(own / "config.json") | off))
+    config = tiny_config(
+        *pair, vectors, own, dropout=0.0, epoch=3, gradient_accumulation_steps=steps
+    )
     (tmp_path / "config.json").write_text(config.to_json(), encoding="utf-8")
     loop.train(config, loaded, tmp_path / "one")
     options = ["--config", tmp_path / "config.json", "--data_dir", data_dir, "--device", "cpu"]

@@ -131,6 +131,21 @@ def test_the_loss_is_binary_cross_entropy_with_smooth_targets() -> None:
     assert torch.allclose(task.loss(logits, targets, 0.2, None), by_hand)
 
 
+@pytest.mark.parametrize("multi_label", TASKS)
+def test_a_student_is_at_no_distance_from_a_teacher_of_equal_answers(
+    multi_label: bool,  # noqa: FBT001
+) -> None:
+    task, generator = TASKS[multi_label], torch.Generator().manual_seed(0)
+    teacher = torch.randn(9, 4, generator=generator) * 3
+    student = teacher.clone().requires_grad_()
+    distance = task.distance(student, teacher)
+    distance.backward()
+    assert float(distance.detach()) == pytest.approx(0, abs=1e-6)
+    assert student.grad is not None
+    assert float(student.grad.abs().max()) < 1e-6
+    assert float(task.distance(teacher.flip(0), teacher)) > 0.1
+
+
 def test_valid_without_positives_still_chooses_an_epoch() -> None:
     task = TASKS[True]
     logits = torch.tensor([[2.0, -1.0], [3.0, 1.0]])

@@ -11,10 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from model_src.bundle import WEIGHTS, Bundle
-from model_src.classifier import state_of
+from model_src.classifier import Classifier, state_of
 from model_src.embeddings import EMBEDDINGS
 from model_src.errors import ConfigError, UserError
 from model_src.predictor import Predictor
+from model_src.tokenizer import pad_batch
 from tests.conftest import BAD, GOOD, PAIRS, REST, UNSEEN, Models, tiny_config
 from tests.watch import Unsaved
 from train import loop, pretrained
@@ -200,9 +201,10 @@ def test_words_unseen_in_train_keep_their_vectors(tiny: Models, vectors: Path) -
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"bert_model_name_or_path": "no/such-checkpoint"}, "cannot load the checkpoint"),
+        ({"bert_model_name_or_path": "no/such-checkpoint"}, "couldn't find them in the cached"),
+        ({"bert_model_name_or_path": "./no-such-folder"}, "there is no folder './no-such-folder'"),
         ({"bert_model_name_or_path": ""}, "needs --bert_model_name_or_path"),
-        ({"n_ctx": 67}, "takes at most 66 tokens"),
+        ({"n_ctx": 131}, "takes at most 130 tokens"),
         ({"n_ctx": 2}, "adds 2 tokens of its own"),
         ({"bert_remove_layers": [2]}, "has layers 0-1"),
         ({"bert_remove_layers": [0, 1]}, "has layers 0-1"),
@@ -216,10 +218,13 @@ def test_a_checkpoint_that_does_not_fit_is_refused(
     more: dict[str, object],
     said: str,
     monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(ConfigError, match=said):
         loop.train(tiny_config("bert", "cls", vectors, checkpoint, **more), loaded, tmp_path / "m")
+    # The hub's client would tell of each of its retries.
+    assert "HEAD" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("kind", [name for name in EMBEDDINGS if name != "glove"])
@@ -262,9 +267,9 @@ def test_the_layers_removed_are_the_ones_named(
 def test_positions_that_begin_after_the_pad_shorten_the_limit(
     tmp_path: Path, loaded: Data, vectors: Path, checkpoints: dict[str, Path]
 ) -> None:
-    """RoBERTa numbers positions from 2, so 66 rows are 64 tokens."""
-    config = tiny_config("roberta", "cls", vectors, checkpoints["roberta"], n_ctx=65)
-    with pytest.raises(ConfigError, match="takes at most 64 tokens"):
+    """RoBERTa numbers positions from 2, so 130 rows are 128 tokens."""
+    config = tiny_config("roberta", "cls", vectors, checkpoints["roberta"], n_ctx=129)
+    with pytest.raises(ConfigError, match="takes at most 128 tokens"):
         loop.train(config, loaded, tmp_path / "model")
 
 
@@ -281,6 +286,30 @@ def test_a_feature_based_transformer_is_left_as_it_is(
     common = before.keys() & kept.keys()
     assert len(common) > 20
     assert all(torch.equal(before[name], kept[name]) for name in common)
+
+
+def test_bart_classifies_by_the_state_that_its_authors_take(
+    vectors: Path, checkpoints: dict[str, Path]
+) -> None:
+    """That of the last token, </s>, in the decoder: as transformers' own classifier finds it."""
+    from transformers import BartForSequenceClassification
+    from transformers.utils import logging
+
+    config = tiny_config("bart", "cls", vectors, checkpoints["bart"])
+    start = pretrained.transformer(config, [])
+    ours = Classifier(config, start.shape, 2).eval()
+    ours.embedding.load_state_dict(start.state)
+    logging.set_verbosity_error()  # its head is new, and not looked at
+    theirs = BartForSequenceClassification.from_pretrained(checkpoints["bart"]).eval()
+    taken: list[torch.Tensor] = []
+    theirs.classification_head.register_forward_hook(lambda _, given, __: taken.append(given[0]))
+    rows = start.tokenizer.encode_batch(["the film is great", "boring", "a b c d e f"])
+    ids, mask = pad_batch(rows, start.tokenizer.pad_id)
+    with torch.inference_mode():
+        theirs(ids, attention_mask=mask.to(torch.int64))
+        state = ours.encoder(ours.embedding(ids, mask), mask)
+    assert torch.allclose(state, taken[0], atol=1e-5)
+    assert not torch.allclose(state[0], state[1], atol=1e-2)
 
 
 def test_a_checkpoint_without_a_pooler_loads_without_a_scare(

@@ -239,6 +239,9 @@ def test_400_000_words_load_in_a_moment(tmp_path: Path) -> None:
         assert start.shape["vocab_size"] > 100_000
         assert seconds[0] < 15
         assert seconds[1] < 2
+        began = time.perf_counter()
+        assert len(vectors.read(name).words) == 400_000
+        assert time.perf_counter() - began < 1
 
 
 def test_words_that_the_100d_archive_lacks_are_estimated_from_50d(

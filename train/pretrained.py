@@ -49,18 +49,18 @@ def transformer(config: Config, texts: list[str]) -> Pretrained:
         raise ConfigError(f"{config.emb_class} needs --bert_model_name_or_path: a folder or a name")
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    source, local = checkpoints.find(name)
+    place: dict[str, Any] = {"local_files_only": local}
     try:
-        found = checkpoints.PACKAGED.get(name)
-        source = str(found()) if found else name
-        settings = _settings(source, config.emb_class)
+        place["config"] = _settings(source, config.emb_class, local=local)
         model, info = AutoModel.from_pretrained(
-            source, config=settings, dtype=torch.float32, output_loading_info=True
+            source, dtype=torch.float32, output_loading_info=True, **place
         )
         path = Path(source)
         if (path / FILE).exists():
             tokenizer = SubwordTokenizer.load(path)
         else:
-            found = AutoTokenizer.from_pretrained(source, config=settings)
+            found = AutoTokenizer.from_pretrained(source, **place)
             tokenizer = SubwordTokenizer(found.backend_tokenizer)
     except (
         # the last four are of tokenizers in Python, which need packages or have no fast form
@@ -100,14 +100,14 @@ def transformer(config: Config, texts: list[str]) -> Pretrained:
     return Pretrained(shape, fitted, state)
 
 
-def _settings(source: str, kind: str) -> Any:  # noqa: ANN401 - any config of transformers
+def _settings(source: str, kind: str, *, local: bool) -> Any:  # noqa: ANN401 - any config of transformers
     """Return the config of a checkpoint that does not name its type as one of ``kind``, else None.
 
     Those of 2019 and 2020, such as SpanBERT's, name none, and transformers refuses them.
     """
     from transformers import AutoConfig, PreTrainedConfig
 
-    raw, _ = PreTrainedConfig.get_config_dict(source)
+    raw, _ = PreTrainedConfig.get_config_dict(source, local_files_only=local)
     return None if "model_type" in raw else AutoConfig.for_model(kind, **raw)
 
 

