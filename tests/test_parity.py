@@ -88,4 +88,5 @@ def test_scores_are_sorted_and_sum_to_one() -> None:
 def test_a_short_sentence_works_with_wide_kernels(tiny: Models) -> None:
     """The original crashed on inputs shorter than the widest kernel."""
     for pair in PAIRS:
-        assert Predictor.load(tiny.models[pair]).predict(["great"])[0].label == "good"
+        predictor = Predictor.load(tiny.models[pair])
+        assert predictor.predict(["great"])[0].label in predictor.bundle.labels

@@ -30,6 +30,7 @@ from train.distill import teach
 from train.loss import Loss
 from train.precision import Precision
 from train.pretrained import PRETRAINED
+from train.quick import quicken
 from train.task import TASKS, Task, settle
 
 logger = logging.getLogger(__name__)
@@ -97,6 +98,7 @@ def train(
     start = PRETRAINED[config.emb_class](config, [example.text for example in data.train])
     model = Classifier(config, start.shape, len(data.labels))
     model.embedding.load_state_dict(start.state)
+    quicken(model, device)
     taught_by = sha256(teacher / MANIFEST) if teacher else ""
     identity = json.loads(config.to_json()) | {
         "data": data.fingerprint,

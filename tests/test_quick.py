@@ -1,0 +1,78 @@
+"""Quicker parts of training compute what the parts did that they stand for."""
+
+from copy import deepcopy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from model_src.classifier import Classifier, state_of
+from model_src.tokenizer import pad_batch
+from tests.conftest import PAIRS, tiny_config
+from train import pretrained
+from train.quick import FirstState, QuickDropout, quicken
+
+CPU = torch.device("cpu")
+ROWS = [[3, 9, 8, 7, 6, 5, 4], [3, 4], [3, 5, 4]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.97])
+def test_dropout_zeroes_its_share_and_keeps_the_mean(share: float, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    dropout = QuickDropout(share)
+    given = torch.ones(3, 1001, 333, dtype=dtype, requires_grad=True)
+    found = dropout(given)
+    assert found.dtype == dtype
+    zero = float((found == 0).double().mean())
+    assert zero == pytest.approx(share, abs=0.003)
+    assert float(found.detach().double().mean()) == pytest.approx(1, rel=0.02)
+    found.sum().backward()
+    assert given.grad is not None
+    assert torch.equal(given.grad, found.detach())  # what is dropped learns nothing
+    assert not torch.equal(dropout(given), found)
+    torch.manual_seed(0)
+    assert torch.equal(dropout(given), found)
+    assert dropout.eval()(given) is given
+
+
+@pytest.mark.parametrize("pair", [pair for pair in PAIRS if pair[0] != "glove"], ids="-".join)
+def test_a_quickened_model_has_the_same_answers_gradients_and_names(
+    vectors: Path, checkpoints: dict[str, Path], pair: tuple[str, str]
+) -> None:
+    config = tiny_config(*pair, vectors, checkpoints[pair[0]])
+    start = pretrained.PRETRAINED[pair[0]](config, [])
+    torch.manual_seed(0)
+    plain = Classifier(config, start.shape, 3).eval()
+    plain.embedding.load_state_dict(start.state)
+    quick = deepcopy(plain)
+    quicken(quick, CPU)
+    kinds = [type(module) for module in quick.embedding.modules()]
+    assert nn.Dropout not in kinds
+    alike = pair[0] in {"bert", "roberta", "electra"} and pair[1] == "cls"
+    assert (FirstState in kinds) == alike
+    assert state_of(quick).keys() == state_of(plain).keys()
+    ids, mask = pad_batch(ROWS, start.tokenizer.pad_id)
+    found = []
+    for model in (plain, quick):
+        logits = model(ids, mask)
+        logits.square().sum().backward()
+        found.append((logits, {n: p.grad for n, p in model.named_parameters()}))
+    (expected, before), (logits, after) = found
+    assert torch.allclose(logits, expected, atol=1e-5)
+    for name, gradient in before.items():
+        other = after[name]
+        assert (gradient is None) == (other is None), name
+        if gradient is not None and other is not None:
+            assert torch.allclose(gradient, other, rtol=1e-3, atol=1e-4), name
+
+
+def test_elsewhere_dropout_stays_torchs_own(vectors: Path, checkpoint: Path) -> None:
+    """On a GPU it is quick."""
+    config = tiny_config("bert", "cls", vectors, checkpoint)
+    model = Classifier(config, pretrained.transformer(config, []).shape, 2)
+    quicken(model, torch.device("cuda"))
+    kinds = [type(module) for module in model.modules()]
+    assert QuickDropout not in kinds
+    assert FirstState in kinds
