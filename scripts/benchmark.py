@@ -47,7 +47,7 @@ def _launch(args: argparse.Namespace) -> Path:
 
 def _parity(args: argparse.Namespace) -> Path:
     _check("entry", args.entry, parity.MODELS)
-    return parity.run(args.results, Choice(args.sentences or parity.CASES, args.entry or []))
+    return parity.run(args.results, Choice(args.sentences or 0, args.entry or []))
 
 
 def _serving(args: argparse.Namespace) -> Path:
@@ -89,7 +89,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "format": {"action": "append", "help": f"only this format ({', '.join(FORMATS)})"},
     "sentences": {
         "type": count,
-        "help": "how many are answered (default 200; formats 64, parity 10000)",
+        "help": "how many are answered (default 200; formats 64, parity 10000 or 1000)",
     },
     "seconds": {"type": count, "help": f"of one measure (default {serving.Plan.seconds})"},
 }

@@ -8,6 +8,7 @@ import os
 import random
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -63,8 +64,7 @@ ALLOWED = {"torchscript": 1e-5, "int8": 0.05, "bf16": 0.03, "onnx": 1e-5, "onnx-
 ALLOWED |= {"openvino": 1e-5, "openvino-bf16": 0.03, "openvino-int8": 0.05}
 ALLOWED |= {"pt2": 1e-5, "cuda-fp16": 0.03, "cuda-bf16": 0.03}
 
-# Archives and servers take a worker each: these hold one model a handler and head, and the formats
-# that need packages one model each.
+# Archives and servers take a worker each: one model a handler and head, and one a package.
 _HEADS = ("glove-cnn", "glove-densenet-dsa", "bert", "bart-cls")
 _ONE = {"bf16": "bert-cls", "onnx": "glove-densenet-dsa", "onnx-int8": "bert-cls"}
 _ONE |= {"openvino": "glove-cnn", "openvino-bf16": "bart-cls", "pt2": "glove-cnn"}
@@ -304,12 +304,13 @@ def multi(work: Path, multi_data: Path, vectors: Path, checkpoint: Path) -> Mode
 @pytest.fixture(scope="session")
 def model_store(work: Path, tiny: Models, multi: Models) -> Path:
     """Archives of all exports, each of which has proven itself."""
-    for name in SERVED:
-        archive(tiny.exports[name], name, work / "model_store")
-    archive(multi.exports["glove-cnn-torchscript"], MULTI, work / "model_store")
-    source = tiny.models["bert", "cls"]
-    archive(tiny.exports["bert-cls-int8"], EXPLAINED, work / "model_store", explain=source)
-    return work / "model_store"
+    store = work / "model_store"
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # each is asked by a process of its own
+        list(threads.map(lambda name: archive(tiny.exports[name], name, store), SERVED))
+    archive(multi.exports["glove-cnn-torchscript"], MULTI, store)
+    explain = tiny.models["bert", "cls"]
+    archive(tiny.exports["bert-cls-int8"], EXPLAINED, store, explain=explain)
+    return store
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import accuracy, machine, padded
 from benchmarks.accuracy import Folders, Row
+from model_src.config import Config
 from scripts import paste_readme
 from scripts.paste_readme import tables
 from tests.conftest import ROOT
@@ -73,7 +74,11 @@ def test_every_row_of_the_table_can_be_run() -> None:
     )
 
 
-def test_the_reference_loop_takes_steps_of_one_size(data_dir: Path) -> None:
+def test_the_reference_loop_takes_steps_of_one_size(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = Config.load(ROOT / "configs" / "config-bert-cls.json", {"batch_size": "8"})
+    monkeypatch.setattr(Config, "load", lambda _: small)
     found = padded.main(data_dir, 1, anomaly=False)
     assert found["seconds_a_step"] > 0.01
 
