@@ -8,7 +8,6 @@ import os
 import random
 import subprocess
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -305,8 +304,8 @@ def multi(work: Path, multi_data: Path, vectors: Path, checkpoint: Path) -> Mode
 def model_store(work: Path, tiny: Models, multi: Models) -> Path:
     """Archives of all exports, each of which has proven itself."""
     store = work / "model_store"
-    with ThreadPoolExecutor(os.cpu_count()) as threads:  # each is asked by a process of its own
-        list(threads.map(lambda name: archive(tiny.exports[name], name, store), SERVED))
+    for name in SERVED:
+        archive(tiny.exports[name], name, store)
     archive(multi.exports["glove-cnn-torchscript"], MULTI, store)
     explain = tiny.models["bert", "cls"]
     archive(tiny.exports["bert-cls-int8"], EXPLAINED, store, explain=explain)
