@@ -78,8 +78,9 @@ def run(folder: Path, choice: Choice, entries: dict[str, Entry] = MODELS) -> Pat
         wanted = {
             "model": untrained.digest(entry),
             "cases": cases,
-            "versions": machine.versions(("torch",)),
-            "code": results.code(["model_src", "benchmarks/parity.py"]),
+            "versions": machine.versions(("torch", "transformers")),
+            "code": results.code(["model_src", "benchmarks/parity.py", "benchmarks/untrained.py"]),
+            "machine": machine.describe(),
         }
         if rows.get(name, {}).get("made_with") == wanted:
             continue

@@ -126,6 +126,12 @@ def test_without_npm_the_message_says_what_to_do(
         fetch.obtain(fetch.npm("some-vectors@1.0.0"), tmp_path / "cache", {"x.tgz": "0" * 64})
 
 
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask servers of this machine without the user's proxy."""
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+
+
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[fetch.Site]:
     """A web server of this machine with two files."""
@@ -170,6 +176,9 @@ def test_files_of_a_site_come_together_or_not_at_all(
     with pytest.raises(DataError, match=r"a\.txt is not the expected file"):
         fetch.obtain(site, cache, files)  # which is not written over
     assert (cache / "a.txt").read_text() == "a user's own"
+    (cache / "a.txt").rename(cache / "c.txt")
+    with pytest.raises(DataError, match=r"holds c\.txt as well: move it away, or put a\.txt, b\.t"):
+        fetch.obtain(site, cache, files)
 
 
 def test_a_site_out_of_reach_is_told_in_one_sentence(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from train import pretrained
 from train.quick import FirstState, QuickDropout, quicken
 
 CPU = torch.device("cpu")
-ROWS = [[3, 9, 8, 7, 6, 5, 4], [3, 4], [3, 5, 4]]
+# the second batch has no padding, for which transformers makes no mask
+BATCHES = [[[3, 9, 8, 7, 6, 5, 4], [3, 4], [3, 5, 4]], [[3, 9, 4], [3, 5, 4]]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -37,9 +38,10 @@ def test_dropout_zeroes_its_share_and_keeps_the_mean(share: float, dtype: torch.
     assert dropout.eval()(given) is given
 
 
+@pytest.mark.parametrize("rows", BATCHES, ids=["padded", "whole"])
 @pytest.mark.parametrize("pair", [pair for pair in PAIRS if pair[0] != "glove"], ids="-".join)
 def test_a_quickened_model_has_the_same_answers_gradients_and_names(
-    vectors: Path, checkpoints: dict[str, Path], pair: tuple[str, str]
+    vectors: Path, checkpoints: dict[str, Path], pair: tuple[str, str], rows: list[list[int]]
 ) -> None:
     config = tiny_config(*pair, vectors, checkpoints[pair[0]])
     start = pretrained.PRETRAINED[pair[0]](config, [])
@@ -53,7 +55,7 @@ def test_a_quickened_model_has_the_same_answers_gradients_and_names(
     alike = pair[0] in {"bert", "roberta", "electra"} and pair[1] == "cls"
     assert (FirstState in kinds) == alike
     assert state_of(quick).keys() == state_of(plain).keys()
-    ids, mask = pad_batch(ROWS, start.tokenizer.pad_id)
+    ids, mask = pad_batch(rows, start.tokenizer.pad_id)
     found = []
     for model in (plain, quick):
         logits = model(ids, mask)
@@ -66,6 +68,14 @@ def test_a_quickened_model_has_the_same_answers_gradients_and_names(
         assert (gradient is None) == (other is None), name
         if gradient is not None and other is not None:
             assert torch.allclose(gradient, other, rtol=1e-3, atol=1e-4), name
+
+
+def test_a_layer_that_looks_back_only_is_left_as_it_is(vectors: Path, checkpoint: Path) -> None:
+    config = tiny_config("bert", "cls", vectors, checkpoint)
+    shape = pretrained.transformer(config, []).shape
+    model = Classifier(config, shape | {"is_decoder": True}, 2)
+    quicken(model, CPU)
+    assert FirstState not in [type(module) for module in model.modules()]
 
 
 def test_elsewhere_dropout_stays_torchs_own(vectors: Path, checkpoint: Path) -> None:

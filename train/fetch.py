@@ -77,7 +77,9 @@ class Site:
                 raise DataError(f"cannot fetch {self}/{file} ({reason})") from None
 
     def _one(self, file: str, path: Path) -> None:
-        with requests.get(f"{self.address}/{file}", stream=True, timeout=_PATIENCE) as answer:
+        whole = {"Accept-Encoding": "identity"}  # so that the bar's total is of what is written
+        address = f"{self.address}/{file}"
+        with requests.get(address, headers=whole, stream=True, timeout=_PATIENCE) as answer:
             answer.raise_for_status()
             size = int(answer.headers.get("Content-Length", 0)) or None
             bar = tqdm(
@@ -192,18 +194,19 @@ def obtain(source: Source, folder: Path, files: dict[str, str], by_hand: str = "
     missing = [name for name in files if not (folder / name).is_file()]
     if not missing:
         return
+    by_hand = by_hand or f"put {', '.join(missing)} into {folder} by hand"
+    if foreign := [path.name for path in folder.glob("[!.]*") if path.name not in files]:
+        raise DataError(f"{folder} holds {foreign[0]} as well: move it away, or {by_hand}")
     with atomic_dir(folder, tuple(files)) as scratch:
         try:
             source.fetch(scratch)
         except DataError as reason:
-            names = ", ".join(missing)
-            raise DataError(
-                f"{reason}; {by_hand or f'put {names} into {folder} by hand'}"
-            ) from None
+            raise DataError(f"{reason}; {by_hand}") from None
         for name, digest in files.items():
             if not (scratch / name).is_file() or sha256(scratch / name) != digest:
                 raise DataError(
-                    f"{source} gave no {name} with the expected checksum; nothing of it is kept"
+                    f"{source} gave no {name} with the expected checksum, and nothing of it is "
+                    f"kept; {by_hand}"
                 )
 
 
@@ -219,6 +222,6 @@ def check(source: object, folder: Path, files: dict[str, str]) -> None:
         path = folder / name
         if digest and path.is_file() and sha256(path) != digest:
             raise DataError(
-                f"{path} is not the expected file (wrong checksum): delete it and try again; "
-                f"it comes from {source}"
+                f"{path} is not the expected file (wrong checksum): delete it, or put that "
+                f"of {source} in its place"
             )

@@ -37,6 +37,9 @@ logger = logging.getLogger(__name__)
 
 Entry = dict[str, Any]
 
+# Another one where the loop computes otherwise: a checkpoint of another is not taken up.
+_VERSION = 2
+
 
 class DivergedError(ConfigError):
     """The loss or the answers are no numbers any more."""
@@ -101,6 +104,7 @@ def train(
     quicken(model, device)
     taught_by = sha256(teacher / MANIFEST) if teacher else ""
     identity = json.loads(config.to_json()) | {
+        "loop": _VERSION,
         "data": data.fingerprint,
         "pretrained weights": digest(start),
         "teacher": taught_by,

@@ -26,7 +26,8 @@ def quicken(model: Classifier, device: torch.device) -> None:
         for name, module in list(bare.named_modules()):
             if type(module) is nn.Dropout:
                 bare.set_submodule(name, QuickDropout(module.p))
-    if isinstance(model.encoder, ClsEncoder) and bare.config.model_type in _ALIKE:
+    alike = bare.config.model_type in _ALIKE and not bare.config.is_decoder
+    if alike and isinstance(model.encoder, ClsEncoder):
         layers = bare.encoder.layer
         layers[-1] = FirstState(layers[-1], bare.config.num_attention_heads)
     bare.train(bare.training)
