@@ -21,7 +21,7 @@ VERBS = {
     "archive": "pack an export as a TorchServe archive that has proven itself",
     "serve": "start, change, stop or look at a TorchServe with archives",
     "predict": "label sentences with a model, an export or a running server",
-    "benchmark": "measure accuracy, training, speed, formats or settings; write it under results/",
+    "benchmark": "measure accuracy, parity, training, speed, formats, settings; write to results/",
     "chaos": "bring faults about in a real server under load, and judge every answer",
     "test": "run all tests: style, types, behaviour",
 }

@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
@@ -149,6 +150,10 @@ def site(tmp_path: Path) -> Iterator[fetch.Site]:
 
 
 class _Quiet(SimpleHTTPRequestHandler):
+    def copyfile(self, source: Any, outputfile: Any) -> None:  # noqa: ANN401
+        """Break off in the middle of a file of that name."""
+        outputfile.write(source.read(100_000 if self.path == "/cut.txt" else -1))
+
     def log_message(self, *_: object) -> None:
         """Say nothing."""
 
@@ -179,6 +184,14 @@ def test_files_of_a_site_come_together_or_not_at_all(
     (cache / "a.txt").rename(cache / "c.txt")
     with pytest.raises(DataError, match=r"holds c\.txt as well: move it away, or put a\.txt, b\.t"):
         fetch.obtain(site, cache, files)
+
+
+def test_a_file_that_breaks_off_is_not_kept(site: fetch.Site, tmp_path: Path) -> None:
+    whole = Path(shutil.copy(tmp_path / "site" / "a.txt", tmp_path / "site" / "cut.txt"))
+    cut = fetch.Site(site.address, ("cut.txt",))
+    with pytest.raises(DataError, match=r"cannot fetch \S+/cut\.txt \(\w+Error\); put cut\.t"):
+        fetch.obtain(cut, tmp_path / "cache", {"cut.txt": sha256(whole)})
+    assert {path.name for path in tmp_path.iterdir()} == {"site"}
 
 
 def test_a_site_out_of_reach_is_told_in_one_sentence(tmp_path: Path) -> None:

@@ -93,4 +93,7 @@ def test_a_short_sentence_works_with_wide_kernels(tiny: Models) -> None:
         with torch.inference_mode():
             wide, mask = pad_batch([row, [1] * 40], predictor.bundle.tokenizer.pad_id)
             (padded,) = decode(predictor.backend(wide[:1], mask[:1]), predictor.bundle.labels)
-        assert difference(predictor.predict(["great"])[0], padded) <= EXACT
+        answer = predictor.predict(["great"])[0]
+        if pair[0] == "glove":  # a tiny random transformer need not know one word alone
+            assert answer.label == "good", pair
+        assert difference(answer, padded) <= EXACT

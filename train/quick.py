@@ -34,9 +34,9 @@ def quicken(model: Classifier, device: torch.device) -> None:
 
 
 class QuickDropout(nn.Dropout):
-    """Dropout (arXiv 1207.0580) by 16 random bits a value, a third of the time of torch's own.
+    """Dropout (arXiv 1207.0580) by 16 random bits a value.
 
-    torch draws a number for each value, on one core: a sixth of an epoch of MiniLM.
+    torch draws a number for each value on one core, which shows in an epoch of a small model.
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's own name
