@@ -198,6 +198,20 @@ def test_words_unseen_in_train_keep_their_vectors(tiny: Models, vectors: Path) -
         assert torch.equal(table[index], expected) == (word == UNSEEN)
 
 
+def test_subwords_unseen_in_train_keep_their_vectors(
+    tiny: Models, loaded: Data, checkpoints: dict[str, Path]
+) -> None:
+    """What training never shows is as the checkpoint has it, and what it shows has learned."""
+    bundle = Bundle.read(tiny.models["bert", "cls"])
+    name = "embeddings.word_embeddings.weight"
+    before = load_file(checkpoints["bert"] / "model.safetensors")[name]
+    after = load_file(bundle.folder / WEIGHTS)[f"embedding.model.{name}"]
+    shown = {i for each in loaded.train for i in bundle.tokenizer.encode(each.text)}
+    changed = {i for i, row in enumerate(before != after) if row.any()}
+    assert changed - {4} == shown - {bundle.tokenizer.pad_id}  # 4 is [MASK], which may be shown
+    assert len(shown) < len(before)
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [

@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 Entry = dict[str, Any]
 
 # Another one where the loop computes otherwise: a checkpoint of another is not taken up.
-_VERSION = 2
+_VERSION = 3
 
 
 class DivergedError(ConfigError):
@@ -101,7 +101,10 @@ def train(
     start = PRETRAINED[config.emb_class](config, [example.text for example in data.train])
     model = Classifier(config, start.shape, len(data.labels))
     model.embedding.load_state_dict(start.state)
-    quicken(model, device)
+    task = TASKS[data.multi_label]
+    features = Features(examples, start.tokenizer, data.labels, task, soft)
+    drop_words = WordDropout(start.tokenizer, config.word_dropout)
+    quicken(model, device, {drop_words.blank}.union(*features.rows))
     taught_by = sha256(teacher / MANIFEST) if teacher else ""
     identity = json.loads(config.to_json()) | {
         "loop": _VERSION,
@@ -111,15 +114,14 @@ def train(
         "precision": str(precision),
         "number of processes": parallel.world(),
     }
-    task = TASKS[data.multi_label]
     fit = _Fit(
         config,
         model.to(device),
         precision,
-        Features(examples, start.tokenizer, data.labels, task, soft),
+        features,
         Features(data.valid, start.tokenizer, data.labels, task),
         task,
-        WordDropout(start.tokenizer, config.word_dropout),
+        drop_words,
         Checkpoint(save_path, identity),
     )
     fit.run(on_epoch)

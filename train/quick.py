@@ -1,5 +1,6 @@
 """What makes an epoch of a transformer shorter on a CPU and changes no answer of the model."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -14,10 +15,16 @@ _ALIKE = {"bert", "roberta", "electra"}
 _BITS = 16
 
 
-def quicken(model: Classifier, device: torch.device) -> None:
+def quicken(model: Classifier, device: torch.device, used: Iterable[int]) -> None:
     """Put quicker parts of equal names and weights into ``model``, which is to be trained.
 
     Word-vector models are left as they are: they have hardly any dropout.
+
+    Args:
+        model: on the CPU still.
+        device: where it will be trained.
+        used: the ids that training may meet.
+
     """
     bare = getattr(model.embedding, "model", None)
     if bare is None:
@@ -26,6 +33,9 @@ def quicken(model: Classifier, device: torch.device) -> None:
         for name, module in list(bare.named_modules()):
             if type(module) is nn.Dropout:
                 bare.set_submodule(name, QuickDropout(module.p))
+    table = bare.get_input_embeddings()
+    if type(table) is nn.Embedding and table.weight.requires_grad:
+        bare.set_input_embeddings(UsedRows(table, sorted({*used} - {table.padding_idx})))
     alike = bare.config.model_type in _ALIKE and not bare.config.is_decoder
     if alike and isinstance(model.encoder, ClsEncoder):
         layers = bare.encoder.layer
@@ -49,6 +59,52 @@ class QuickDropout(nn.Dropout):
         kept = bits.view(torch.int16)[: input.numel()].view(input.shape) >= least
         scaled: Tensor = input * kept.to(input.dtype).mul_(1 / (1 - self.p))
         return scaled
+
+
+class UsedRows(nn.Module):
+    """A table of subwords that learns some of its rows, the only ones that have a gradient.
+
+    An optimizer passes over all that learns in each step: for a small BERT half of that are
+    subwords, of which a data set has a third. The others keep their vectors; they lose none of
+    their length to weight decay either.
+    """
+
+    def __init__(self, table: nn.Embedding, used: list[int]) -> None:
+        """Take the rows ``used`` out of ``table``; the row of its pad, if it has one, stays."""
+        super().__init__()
+        rows = torch.tensor(used, dtype=torch.long)
+        place = torch.full((table.num_embeddings,), -1).index_put((rows,), torch.arange(len(rows)))
+        self.rows: Tensor
+        self.place: Tensor
+        self.table: Tensor
+        whole = table.weight.detach()
+        for name, value in {"rows": rows, "place": place, "table": whole}.items():
+            self.register_buffer(name, value, persistent=False)
+        self.weight = nn.Parameter(whole[rows])
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Map ids ``[batch, seq]`` to ``[batch, seq, size]``."""
+        place = self.place[ids]
+        learned = functional.embedding(place.clamp(min=0), self.weight)
+        fixed = functional.embedding(ids, self.table)
+        return torch.where((place < 0).unsqueeze(-1), fixed, learned)
+
+    def _save_to_state_dict(
+        self,
+        destination: dict[str, Any],
+        prefix: str,
+        keep_vars: bool,  # noqa: FBT001
+    ) -> None:
+        """Save a whole table, as ``nn.Embedding`` does."""
+        weight = self.weight if keep_vars else self.weight.detach()
+        destination[f"{prefix}weight"] = self.table.index_put((self.rows,), weight)
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *rest: Any) -> None:  # noqa: ANN401
+        """Load a whole table."""
+        whole = state[f"{prefix}weight"]
+        own = {f"{prefix}weight": whole[self.rows.to(whole.device)]}
+        super()._load_from_state_dict(own, prefix, *rest)
+        self.table.copy_(whole)
 
 
 class FirstState(nn.Module):
