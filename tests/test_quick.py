@@ -104,7 +104,11 @@ def test_rows_that_are_not_used_stay_and_whole_tables_are_saved_and_loaded() -> 
     assert torch.equal(other.state_dict()["weight"], saved["weight"])
     saved["weight"].zero_()  # what was saved is a copy
     assert torch.equal(other(ids), table(ids))
-    assert table(ids).any()
+    with pytest.raises(RuntimeError, match=r"Missing key.*weight"):
+        other.load_state_dict({})
+    with pytest.raises(RuntimeError, match="size mismatch for weight"):
+        other.load_state_dict({"weight": torch.zeros(11, 4)})
+    assert torch.equal(other(ids), table(ids))
 
 
 def test_a_table_that_learns_nothing_is_left_as_it_is(vectors: Path, checkpoint: Path) -> None:

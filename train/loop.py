@@ -104,7 +104,8 @@ def train(
     task = TASKS[data.multi_label]
     features = Features(examples, start.tokenizer, data.labels, task, soft)
     drop_words = WordDropout(start.tokenizer, config.word_dropout)
-    quicken(model, device, {drop_words.blank}.union(*features.rows))
+    blank = {drop_words.blank} if config.word_dropout else set()
+    quicken(model, device, blank.union(*features.rows))
     taught_by = sha256(teacher / MANIFEST) if teacher else ""
     identity = json.loads(config.to_json()) | {
         "loop": _VERSION,
