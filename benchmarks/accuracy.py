@@ -92,6 +92,13 @@ ROWS["glove-cnn-taught"] = replace(
     teacher="mpnet-cls",
     more={"sst2": "--distill_copies 1 --epoch 5"},
 )
+for _config in ("minilm-cls", "minilm-cnn"):
+    ROWS[f"{_config}-taught"] = replace(
+        ROWS[_config],
+        title=f"{ROWS[_config].title}, taught by MPNet",
+        teacher="mpnet-cls",
+        more={"snips": "--distill_copies 1 --epoch 5", "sst2": "--distill_copies 1 --epoch 3"},
+    )
 # MiniLM teaches the DenseNets: MPNet takes hours to train on SST-2, and its answers long as well.
 for _config in ("densenet-cnn", "densenet-dsa"):
     ROWS[f"{_config}-taught"] = replace(
