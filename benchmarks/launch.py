@@ -1,5 +1,6 @@
 """What each setting of a worker's process is worth for the worker's own work, measured in turns."""
 
+import itertools
 import json
 import os
 import statistics
@@ -89,41 +90,54 @@ MODELS = {
     "GloVe-CNN": (Entry("GloVe-CNN", "glove-cnn"), "torchscript"),
     "MiniLM int8": (Entry("MiniLM", "bert-cls"), "int8"),
 }
+_CODE = (
+    *("model_src", "configs"),
+    *(f"benchmarks/{name}.py" for name in ("launch", "launched", "untrained")),
+)
+# By model and setting: what each process measured.
+_Measured = dict[str, dict[str, list[dict[str, float]]]]
 # What the environment of this program must not bring into that of a row.
 _SETTINGS_OF = ("OMP", "KMP", "GOMP", "MKL", "MALLOC", "LD_PRELOAD", "THP", "TORCH")
 
 
 def run(folder: Path) -> Path:
-    """Measure all settings in turns; write ``folder``/launch.json and .md, return the latter."""
+    """Measure all settings in turns; write ``folder``/launch.json and .md, return the latter.
+
+    What was measured already, of the same code on the same machine, is not measured again.
+    """
     usable = {
         name: setting
         for name, setting in SETTINGS.items()
         if setting.env.get("LD_PRELOAD", "here") and setting.threads <= (os.cpu_count() or 1)
     }
-    measured: dict[str, dict[str, list[dict[str, float]]]] = {}
+    path = folder / "launch.json"
+    made_with = {
+        "machine": machine.describe(),
+        "command": f"{results.FRONT} benchmark launch",
+        "settings": {name: asdict(setting) for name, setting in usable.items()},
+        "code": results.code(_CODE),
+    }
+    found = results.begun(path, made_with)
+    empty: _Measured = {title: {name: [] for name in usable} for title in MODELS}
+    measured = found.setdefault("measured", empty)
     with tempfile.TemporaryDirectory(prefix="iclassifier-") as scratch:
-        exports = {title: _export(title, Path(scratch) / title) for title in MODELS}
-        total = _ROUNDS * len(exports) * len(usable)
+        exports = dict[str, Path]()
+        total = _ROUNDS * len(MODELS) * len(usable)
         with tqdm(total=total, desc="launch", unit=" processes") as bar:
             for i in range(_ROUNDS):
                 # Nobody is always the first one, which finds the disk's caches cold.
                 order = [*list(usable)[i:], *list(usable)[:i]]
-                for title, exported in exports.items():
-                    own = measured.setdefault(title, {name: [] for name in usable})
-                    for name in order:
-                        own[name].append(_one(exported, usable[name]))
-                        bar.update()
-    found = {
-        "machine": machine.describe(),
-        "command": f"{results.FRONT} benchmark launch",
-        "settings": {name: asdict(setting) for name, setting in usable.items()},
-        "measured": measured,
-        "gain": {
-            title: {name: _gain(rows[usable[name].base], own) for name, own in rows.items()}
-            for title, rows in measured.items()
-        },
+                for title, name in itertools.product(MODELS, order):
+                    own = measured[title][name]
+                    if len(own) <= i:
+                        exports[title] = exports.get(title) or _export(title, Path(scratch) / title)
+                        own.append(_one(exports[title], usable[name]))
+                        results.save(path, found)
+                    bar.update()
+    found["gain"] = {
+        title: {name: _gain(rows[usable[name].base], own) for name, own in rows.items()}
+        for title, rows in measured.items()
     }
-    path = folder / "launch.json"
     results.save(path, found)
     return results.report(path, lines(found))
 
@@ -167,7 +181,7 @@ def worth(gains: list[float], again: list[float]) -> str:
 
 def lines(found: dict[str, Any]) -> Iterator[str]:
     """Yield the lines of the table of ``run``."""
-    gain, measured = found["gain"], found["measured"]
+    made, gain, measured = found["made_with"], found["gain"], found["measured"]
     heads, base = [], []
     for title in gain:
         heads += [f"{title}, one sentence", f"{title}, batches of {BATCH}"]
@@ -175,7 +189,7 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
         alone, rate = (statistics.median(one[key] for one in plain) for key in ("alone_ms", "rate"))
         base.append(f"{title} {alone:.3f} ms a sentence, {rate:.0f} sentences/s in batches")
     rows, noise = [], [gain[title]["again"][key] for title in gain for key in ("alone", "rate")]
-    for name, setting in found["settings"].items():
+    for name, setting in made["settings"].items():
         cells = [gain[title][name][key] for title in gain for key in ("alone", "rate")]
         said = "-" if name in ("plain", "again") else worth(cells, noise)
         rows.append([setting["title"], *(f"{x:.2f}" for x in cells), said])
@@ -191,7 +205,7 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield from results.table(("setting", *heads, "worth it"), rows)
     yield ""
-    yield f"`{found['command']}` on {found['machine']}."
+    yield f"`{made['command']}` on {made['machine']}."
     yield f"Medians of {_ROUNDS} rounds, each setting in a process of its own; worth it: {rule}."
 
 

@@ -20,6 +20,12 @@ def load(path: Path) -> dict[str, Any]:
     return known
 
 
+def begun(path: Path, made_with: dict[str, Any]) -> dict[str, Any]:
+    """Return what an earlier run found if it was ``made_with`` the same, else only that."""
+    known = load(path)
+    return known if known.get("made_with") == made_with else {"made_with": made_with}
+
+
 def save(path: Path, found: dict[str, Any]) -> None:
     """Write what was found so far."""
     atomic_write(path, json.dumps(found, indent=2) + "\n")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import accuracy, machine, padded
+from benchmarks import accuracy, machine, padded, training
 from benchmarks.accuracy import Folders, Row
 from model_src.config import Config
 from scripts import paste_readme
@@ -81,6 +81,37 @@ def test_the_reference_loop_takes_steps_of_one_size(
     monkeypatch.setattr(Config, "load", lambda _: small)
     found = padded.main(data_dir, 1, anomaly=False)
     assert found["seconds_a_step"] > 0.01
+
+
+def test_an_interrupted_benchmark_of_training_goes_on_where_it_was(
+    tmp_path: Path, data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = Config.load(ROOT / "configs" / "config-bert-cls.json", {"batch_size": "8"})
+    monkeypatch.setattr(Config, "load", lambda _: small)
+    monkeypatch.setattr(training, "_loading", lambda: {"words": 2, "seconds": 0.5})
+    called: list[str] = []
+
+    def loop(name: str, seconds: float, *, breaks: bool = False) -> training.Loop:
+        def measure(_: Path, steps: int) -> dict[str, float]:
+            called.append(name)
+            if breaks:
+                raise KeyboardInterrupt
+            return {"seconds": seconds * steps, "memory": 9}
+
+        return measure
+
+    loops = {"padded": loop("padded", 4), "ours": loop("ours", 2, breaks=True)}
+    with pytest.raises(KeyboardInterrupt):
+        training.run(data_dir, tmp_path, loops)
+    loops["ours"] = loop("ours", 2)
+    table = training.run(data_dir, tmp_path, loops)
+    assert called == ["padded", "ours", "ours", "padded", "ours"]
+    assert " | 2.0 | 9 |" in table.read_text(encoding="utf-8")
+    training.run(data_dir, tmp_path, loops)
+    assert len(called) == 5
+    monkeypatch.setattr(training, "_CODE", ("configs",))  # as if it had changed
+    training.run(data_dir, tmp_path, loops)
+    assert len(called) == 9
 
 
 def test_the_reference_loop_is_short() -> None:

@@ -87,6 +87,34 @@ def test_a_setting_beside_another_is_compared_with_that_one(
     assert "| both | 2.00 | 2.00 | 2.00 | 2.00 | yes |" in text
 
 
+def test_an_interrupted_benchmark_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = [7]
+
+    def one(_: Path, __: Setting) -> dict[str, float]:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        return {"alone_ms": 1.0, "rate": 1.0}
+
+    rows = {name: Setting(name) for name in ("plain", "again")}
+    monkeypatch.setattr(launch, "SETTINGS", rows)
+    monkeypatch.setattr(launch, "_export", lambda *_: tmp_path)
+    monkeypatch.setattr(launch, "_one", one)
+    with pytest.raises(KeyboardInterrupt):
+        launch.run(tmp_path)
+    left[0] = 5 * len(launch.MODELS) * len(rows) - 7
+    assert launch.run(tmp_path).exists()
+    assert left == [0]
+    launch.run(tmp_path)  # all is known
+    monkeypatch.setattr(
+        launch, "SETTINGS", rows | {"omp": Setting("omp", {"OMP_NUM_THREADS": "1"})}
+    )
+    with pytest.raises(KeyboardInterrupt):  # another measurement
+        launch.run(tmp_path)
+
+
 def test_a_library_that_is_not_there_is_no_library() -> None:
     assert library("no-such-library") == ""
     assert Path(library("c")).name.startswith("libc.so")
