@@ -163,11 +163,8 @@ class _Table:
         row, label, folder = self.rows[name], f"{name}-{seed}", self.folder(name, seed)
         if row.teacher:
             self.fill(row.teacher, 1)
-        wanted = {
-            "command": self._command(row, folder, seed),
-            "config": sha256(ROOT / "configs" / f"config-{row.config}.json"),
-            "teacher": self.runs[f"{row.teacher}-1"]["model"] if row.teacher else "",
-        }
+        wanted = self._recipe(name, seed)
+        wanted["teacher"] = self.runs[f"{row.teacher}-1"]["model"] if row.teacher else ""
         known = wanted.items() <= self.runs.get(label, {}).items()
         if known and (not keep_model or self._at_hand(ROOT / folder / MANIFEST, label)):
             return
@@ -188,17 +185,29 @@ class _Table:
         """Return where the model of one seed lies, as typed in the project's folder."""
         return typed(self.models / f"{self.data}-{name}-{seed}")
 
-    def _command(self, row: Row, folder: Path, seed: int) -> str:
+    def _recipe(self, name: str, seed: int) -> dict[str, str]:
         """Return the training command of one run, as typed in the project's folder."""
+        row, folder = self.rows[name], self.folder(name, seed)
         words = [FRONT, "train", "--config", row.config, "--data_dir", str(self.source)]
         words += ["--save_path", str(folder), "--seed", str(seed)]
         if row.teacher:
             words += ["--teacher", str(folder.with_name(f"{self.data}-{row.teacher}-1"))]
-        return shlex.join([*words, *row.options.split(), *row.more.get(self.data, "").split()])
+        words += [*row.options.split(), *row.more.get(self.data, "").split()]
+        config = ROOT / "configs" / f"config-{row.config}.json"
+        return {"command": shlex.join(words), "config": sha256(config)}
 
     def write(self) -> Path:
-        """Write the Markdown table of all known runs."""
-        return results.report(self.path, _markdown(self.data, self.source, self.rows, self.known))
+        """Write the Markdown table of the known runs, but for those of an earlier recipe."""
+        runs = {
+            name: [
+                run
+                for seed in range(1, row.seeds + 1)
+                if self._recipe(name, seed).items()
+                <= (run := self.runs.get(f"{name}-{seed}", {})).items()
+            ]
+            for name, row in self.rows.items()
+        }
+        return results.report(self.path, _markdown(self.data, self.source, self.rows, runs))
 
 
 def _do(command: str) -> None:
@@ -221,13 +230,14 @@ def _found(folder: Path) -> dict[str, Any]:
     }
 
 
-def _markdown(name: str, source: Path, rows: dict[str, Row], known: dict[str, Any]) -> list[str]:
+def _markdown(
+    name: str, source: Path, rows: dict[str, Row], known: dict[str, list[dict[str, Any]]]
+) -> list[str]:
     heads = ("model", "valid", "test", "each seed", "aim", "original", "s an epoch", "epochs")
     lines, commands = [], []
     machines: dict[str, list[str]] = {}
     for key, row in rows.items():
-        runs = [run for label, run in known["runs"].items() if label.rpartition("-")[0] == key]
-        if not runs:
+        if not (runs := known[key]):
             continue
         test = [100 * run["test"] for run in runs]
         middle = {

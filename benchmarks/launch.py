@@ -92,6 +92,7 @@ MODELS = {
 }
 _CODE = (
     *("model_src", "configs"),
+    *(f"serving/{name}.py" for name in ("export", "measure", "sentences")),
     *(f"benchmarks/{name}.py" for name in ("launch", "launched", "untrained")),
 )
 # By model and setting: what each process measured.

@@ -38,6 +38,7 @@ def run(data_dir: Path, folder: Path, choice: Choice, aims: dict[str, Aim] = AIM
     models: dict[str, Any] = known.setdefault("models", {})
     known["command"] = f"{results.FRONT} benchmark speed --data_dir {results.typed(data_dir)}"
     known |= {"machine": machine.describe(), "sentences": choice.sentences}
+    known["data"] = loaded.fingerprint
     formats = choice.formats or runnable()
     rates: dict[str, Any] = {}
     for name in choice.entries or aims:

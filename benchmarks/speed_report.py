@@ -30,7 +30,7 @@ _Models = list[tuple[Aim, dict[str, Any]]]
 def lines(known: dict[str, Any], aims: dict[str, Aim]) -> Iterator[str]:
     """Yield the lines of the report of the known ones of ``aims``."""
     found = known["models"]
-    same = ("machine", "sentences")  # those of the heading
+    same = ("machine", "sentences", "data")  # those of the heading
     models = [
         (aim, found[name])
         for name, aim in aims.items()

@@ -52,8 +52,7 @@ def main(argv: list[str]) -> int:
         return 2
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("train").setLevel(logging.INFO)
-    for signum in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, _interrupt)
+    _listen()
     try:
         verb = importlib.import_module(f"scripts.{name}")
         parser = Parser(name, VERBS[name], verb.EXAMPLE)
@@ -83,6 +82,13 @@ def main(argv: list[str]) -> int:
         # handled, and would kill itself with SIGINT at the end; the next exec clears the note.
         exec("")  # noqa: S102
         return 130
+
+
+def _listen() -> None:
+    """Let the end of a terminal interrupt as Ctrl-C does, unless nohup has it ignored."""
+    for signum in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(signum) != signal.SIG_IGN:
+            signal.signal(signum, _interrupt)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from model_src.bundle import EXPORT, Bundle, manifest_of
 from model_src.errors import BundleError, ConfigError, nearest
 from model_src.files import read_json
-from scripts.options import ROOT, Parser, count, front, say, shown
+from scripts.options import ROOT, Parser, count, front, refuse_other, say, shown
 from serving.sentences import bundled
 from train import data
 
@@ -66,9 +66,8 @@ def run(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.num_threads)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # as in a served worker
     texts, gold = _sample(args.model_path, loaded)
-    save_path = (
-        args.save_path or ROOT / "exports" / f"{args.model_path.resolve().name}-{args.format}"
-    )
+    save_path = args.save_path or ROOT / "exports" / f"{_name(args.model_path)}-{args.format}"
+    refuse_other(save_path, "export")
     if args.format == AUTO:
         _table(choose(args.model_path, aim, save_path, texts, gold, accept=args.accept))
     else:
@@ -76,6 +75,12 @@ def run(args: argparse.Namespace) -> None:
     show(Bundle.read(save_path))
     folder = shown(save_path)
     say(f"{folder} is exported. Next: {front()} archive --model_path {folder}")
+
+
+def _name(model_dir: Path) -> str:
+    """Return what an export is called after: of the best of a search, the search."""
+    folder = model_dir.resolve()
+    return folder.parent.name if folder.name == "best" else folder.name
 
 
 def show(bundle: Bundle) -> None:

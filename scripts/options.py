@@ -11,8 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from model_src.bundle import manifest_of
 from model_src.config import Config
-from model_src.errors import ConfigError, nearest
+from model_src.errors import BundleError, ConfigError, nearest
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -77,7 +78,9 @@ class Parser(argparse.ArgumentParser):
                 raise ConfigError(
                     f"unknown option {name} of {self.prog}{nearest(name, self.known)}"
                 )
-        args, unknown = self.parse_known_args(argv)
+        # Arguments may stand before and after options, but for those that look like options.
+        parse = self.parse_known_args if "--" in argv else self.parse_known_intermixed_args
+        args, unknown = parse(argv)
         if unknown:
             raise ConfigError(f"unexpected argument {unknown[0]!r}; see {self.prog} --help")
         return args
@@ -98,6 +101,16 @@ def overrides(args: argparse.Namespace) -> dict[str, str]:
     """Return the config keys given on the command line."""
     names = [key.name for key in dataclasses.fields(Config)]
     return {name: getattr(args, name) for name in names if hasattr(args, name)}
+
+
+def refuse_other(folder: Path, kind: str) -> None:
+    """Raise BundleError where replacing ``folder`` by a bundle of ``kind`` loses one of another."""
+    try:
+        found = manifest_of(folder)["kind"]
+    except BundleError:
+        return
+    if found != kind:
+        raise BundleError(f"{folder} holds a whole {found}, which would be lost: name a new folder")
 
 
 def config_path(name: str) -> Path:

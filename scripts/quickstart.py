@@ -119,7 +119,8 @@ def run(args: argparse.Namespace) -> None:
 def _trained(road: Road, epoch: str, loaded: data.Data, home: Path) -> Bundle:
     """Return the model directory of an equal earlier run, or train it."""
     config = settle(Config.load(config_path(road.config), {"epoch": epoch}), loaded)
-    folder = home / "models" / road.name
+    # A name of its own: nobody's training writes there, and this one into nobody's.
+    folder = home / "models" / f"quickstart-{road.name}"
     try:
         found = Bundle.read(folder)
         if found.config == config and found.metrics.get("data") == loaded.fingerprint:

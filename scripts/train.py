@@ -5,7 +5,17 @@ from operator import itemgetter
 from pathlib import Path
 
 from model_src.config import Config
-from scripts.options import ROOT, Parser, config_path, count, front, overrides, say, shown
+from scripts.options import (
+    ROOT,
+    Parser,
+    config_path,
+    count,
+    front,
+    overrides,
+    refuse_other,
+    say,
+    shown,
+)
 from train import data
 
 EXAMPLE = "./iclassifier train --config glove-cnn --data_dir data/movie_reviews --epoch 4"
@@ -40,6 +50,7 @@ def run(args: argparse.Namespace) -> None:
         torch.set_num_threads(args.num_threads)
     name = f"{args.data_dir.resolve().name}-{path.stem.removeprefix('config-')}"
     save_path = args.save_path or ROOT / "models" / name
+    refuse_other(save_path, "model")
     device = precision.device_of(args.device)
     on_epoch = None
     if args.log_dir:

@@ -61,6 +61,11 @@ def test_the_accuracy_table_is_made_once_and_only_its_changed_rows_again(
     rows["taught"] = dataclasses.replace(rows["taught"], more={"data": "--lr 2e-3"})
     accuracy.run(data_dir, folders, rows, ["taught"], said.append)
     assert [command.count("--teacher") for command in said] == [0, 1]
+    # one mean is of one recipe: of the teacher's new one only the first seed was needed
+    rows["tiny"] = dataclasses.replace(row, more={"data": "--lr 1e-3"})
+    table = accuracy.run(data_dir, folders, rows, ["taught"], said.append)
+    tiny = next(x for x in table.read_text(encoding="utf-8").splitlines() if "| Tiny |" in x)
+    assert len(tiny.split(" | ")[3].split()) == 1
 
 
 def test_every_row_of_the_table_can_be_run() -> None:

@@ -121,7 +121,7 @@ def test_predict_reads_arguments_files_and_standard_input(tiny: Models, tmp_path
     lines = ["great superb brilliant", "awful, it was boring", "  superb\tand lovely "]
     (tmp_path / "in.txt").write_text("\ufeff" + "\r\n".join(lines), encoding="utf-8")
     model = ["predict", "--model_path", tiny.exports[SERVED[0]]]
-    by_argument = cli(*model, *lines)
+    by_argument = cli("predict", lines[0], *model[1:], *lines[1:])
     by_file = cli(*model, "--input", tmp_path / "in.txt")
     by_pipe = cli(*model, input="\n".join(lines))
     assert by_argument.stdout == by_file.stdout == by_pipe.stdout
@@ -279,6 +279,26 @@ def test_a_verb_keeps_the_memory_it_frees_unless_told_otherwise(
     said = subprocess.run([door], env=env, capture_output=True, text=True, check=True).stdout
     found = dict(line.split("=", 1) for line in said.splitlines() if line.startswith("MALLOC"))
     assert found == {key: kept for key, kept in (KEEP | own).items() if kept}
+
+
+def test_a_terminal_that_closes_ends_a_verb_unless_nohup_was_said(tmp_path: Path) -> None:
+    (tmp_path / "hung.py").write_text(
+        "import os, signal, sys\n"
+        "from scripts import __main__ as front, predict\n"
+        "predict.run = lambda args: os.kill(os.getpid(), signal.SIGHUP)\n"
+        "sys.exit(front.main(['predict', '--model_path', 'm', 'text']))\n",
+        encoding="utf-8",
+    )
+    for words, code in ([], 130), (["nohup"], 0):
+        done = subprocess.run(
+            [*words, sys.executable, "-m", "hung"],
+            timeout=30,
+            env=os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == code, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -95,12 +95,23 @@ def test_a_bad_line_is_refused_with_its_number_or_dropped(
 
 
 @pytest.mark.parametrize(
-    "content", [b'text,label\na,x\n"' + b"b" * 200_000, b"text,label\na,x\rb,y"]
+    "content",
+    [
+        b'text,label\na,x\n"' + b"b" * 200_000,
+        b"text,label\na,x\rb,y",
+        b'text,label\n"good,x\nbad,y\n"nice",x\n',  # else three rows would be one
+        b'text,label\ngood,x\n"bad,y\nworse,y\n',
+    ],
 )
 def test_a_csv_that_cannot_be_parsed_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.csv").write_bytes(content)
     with pytest.raises(DataError, match=r"a\.csv, line \d+: "):
         data.read(tmp_path / "a.csv")
+
+
+def test_a_text_of_a_csv_may_be_long(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(f"text,label\n{'b' * 200_000},x\n", encoding="utf-8")
+    assert len(data.read(tmp_path / "a.csv")[0].text) == 200_000
 
 
 def test_only_the_first_five_offenders_are_listed(tmp_path: Path) -> None:
@@ -167,6 +178,13 @@ def test_labels_of_few_sentences_are_in_every_part() -> None:
     rare = [Example(f"more {i} of {j}", f"{j}") for j in range(80) for i in range(5)]
     frequent = [Example(f"text {i}", str(i % 2 + 100)) for i in range(600)]
     assert len({each.label for each in data.split(rare + frequent, 0)["test"]}) > 20
+
+
+def test_a_label_that_only_one_of_two_equal_sentences_has_is_learned() -> None:
+    clear = [Example(f"{label} {i}", label) for label in "xy" for i in range(40)]
+    for seed in range(20):
+        train = data.split([*clear, Example("x 3", "z")], seed)["train"]
+        assert Example("x 3", "z") in train
 
 
 @pytest.mark.parametrize(("name", "mark"), [("a.tsv", "\t"), ("a.csv", ",")])

@@ -1,5 +1,6 @@
 """An export is measured beside its model, refused when it changes answers, and well chosen."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from model_src.backends import FORMATS
 from model_src.backends.common import Backend
 from model_src.bundle import Bundle
 from model_src.decode import decode
-from model_src.errors import ConfigError, DataError, RefusedError
+from model_src.errors import BundleError, ConfigError, DataError, RefusedError
 from model_src.predictor import Predictor
+from scripts.export import _name
 from scripts.quickstart import ROADS, _write_export
 from serving.export import export
 from serving.measure import compare, problem, slower
@@ -228,6 +230,23 @@ def test_data_of_other_labels_is_refused(
         (other / f"{split}.tsv").write_text("a film\tx\nno film\ty\n", encoding="utf-8")
     with pytest.raises(DataError, match="the data has the label 'x'"):
         verb(capsys, "export", *options, "--data_dir", other)
+
+
+def test_a_model_is_not_lost_to_an_export_nor_an_export_to_a_model(
+    model: Path, data_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = shutil.copytree(model, tmp_path / "mine")
+    with pytest.raises(BundleError, match="holds a whole model, which would be lost"):
+        verb(capsys, "export", "--model_path", model, "--save_path", mine)
+    verb(capsys, "export", "--model_path", model, "--save_path", tmp_path / "x", "--accept")
+    with pytest.raises(BundleError, match="holds a whole export, which would be lost"):
+        verb(capsys, "train", "--data_dir", data_dir, "--save_path", tmp_path / "x")
+    assert Bundle.read(mine).kind == "model"
+
+
+def test_the_best_of_a_search_gives_its_export_the_name_of_the_search() -> None:
+    assert _name(Path("models/news-search/best")) == "news-search"
+    assert _name(Path("models/news")) == "news"
 
 
 def test_quickstart_takes_torchscript_where_int8_is_refused(

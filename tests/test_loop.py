@@ -299,8 +299,10 @@ def test_teachers_that_make_no_sense_are_refused(
     tmp_path: Path, tiny: Models, loaded: Data, vectors: Path, checkpoint: Path
 ) -> None:
     config = tiny_config("glove", "cnn", vectors, checkpoint, distill_copies=1)
-    with pytest.raises(ConfigError, match="give --teacher DIR"):
-        loop.train(config, loaded, tmp_path / "m")
+    for key, value in {"copies": 1, "weight": 0.5, "temperature": 3.0}.items():
+        alone = tiny_config("glove", "cnn", vectors, checkpoint, **{f"distill_{key}": value})
+        with pytest.raises(ConfigError, match=f"distill_{key} .* give --teacher DIR"):
+            loop.train(alone, loaded, tmp_path / "m")
     same = tiny.models["glove", "cnn"]
     with pytest.raises(ConfigError, match="both teacher and student"):
         loop.train(config, loaded, same, teacher=same)

@@ -95,6 +95,12 @@ def test_a_space_that_makes_no_sense_is_refused(
         distributions(tiny_config("glove", "cnn", vectors, checkpoint), [space])
 
 
+def test_a_choice_may_be_a_path_with_dots(vectors: Path, checkpoint: Path) -> None:
+    space = ["embedding_path=../mine.txt,glove.6B.50d"]
+    found = distributions(tiny_config("glove", "cnn", vectors, checkpoint), space)
+    assert found["embedding_path"].choices == ("../mine.txt", "glove.6B.50d")  # type: ignore[attr-defined]
+
+
 def test_a_search_spares_what_is_not_its_own(
     tmp_path: Path, tiny: Models, loaded: Data, vectors: Path, checkpoint: Path
 ) -> None:

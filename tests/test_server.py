@@ -129,7 +129,8 @@ def test_the_curl_script_asks_again_and_a_lost_line_costs_no_other(tmp_path: Pat
                 return
             self.send_response(503 if text == "busy" and asked.count(text) == 1 else 200)
             body = json.dumps({"label": text}).encode()
-            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Length", str(len(body) + (text == "half")))
+            self.close_connection = text == "half"
             self.end_headers()
             self.wfile.write(body)
 
@@ -143,13 +144,14 @@ def test_the_curl_script_asks_again_and_a_lost_line_costs_no_other(tmp_path: Pat
         url = f"http://127.0.0.1:{door.server_port}/predictions/tiny"
         command = [str(ROOT / "scripts" / "batch_curl.sh"), url, str(header)]
         done = subprocess.run(
-            command, input="one\nlost\nbusy\n", capture_output=True, text=True, check=False
+            command, input="one\nlost\nbusy\nhalf\n", capture_output=True, text=True, check=False
         )
         door.shutdown()
-    first, second, third = (json.loads(line) for line in done.stdout.splitlines())
+    first, second, third, fourth = (json.loads(line) for line in done.stdout.splitlines())
     assert (first, third) == ({"label": "one"}, {"label": "busy"})
-    assert second["code"] == 0
+    assert second["code"] == fourth["code"] == 0
     assert done.returncode
+    assert "%" not in done.stderr  # of a meter
     assert asked.count("busy") == 2
 
 

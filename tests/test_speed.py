@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import floor, speed, turns, untrained
+from benchmarks import floor, speed, speed_report, turns, untrained
 from benchmarks.aims import AIMS, EAGER, PADDED, Aim
 from benchmarks.contenders import Padded
 from benchmarks.untrained import Choice, Entry
@@ -124,6 +124,8 @@ def test_the_speed_of_a_model_is_measured_once(
     assert again.read_text(encoding="utf-8") == text
     with pytest.raises(TypeError, match="not callable"):
         speed.run(data_dir, tmp_path, Choice(7), aims)
+    other = read_json(tmp_path / "speed.json") | {"data": "of another folder"}
+    assert "Tiny words" not in "\n".join(speed_report.lines(other, aims))
 
 
 @pytest.mark.usefixtures("two", "quick")

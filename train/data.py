@@ -230,15 +230,22 @@ def _pooled(
 
 
 def _strata(by_text: dict[str, list[Example]]) -> dict[str, list[str]]:
-    """Group texts by label; those with a rare set of labels by the rarest label of the set."""
-    first = {text: group[0] for text, group in by_text.items()}
-    sets = Counter(example.label for example in first.values())
-    singles = Counter(label for example in first.values() for label in example.labels)
+    """Group texts by label; those with a rare label or set of labels by the rarest they have.
+
+    Equal sentences may have different labels, each of which counts.
+    """
+    labels_of = {
+        text: {label for example in group for label in example.labels}
+        for text, group in by_text.items()
+    }
+    sets = Counter(group[0].label for group in by_text.values())
+    singles = Counter(label for labels in labels_of.values() for label in labels)
     strata: dict[str, list[str]] = {}
-    for text, example in first.items():
-        rarest = min(example.labels, key=lambda label: (singles[label], label), default="")
-        key = rarest if sets[example.label] < _RARE else example.label
-        strata.setdefault(key, []).append(text)
+    for text, group in by_text.items():
+        label = group[0].label
+        rarest = min(labels_of[text], key=lambda label: (singles[label], label), default="")
+        rare = sets[label] < _RARE or 0 < singles[rarest] < _RARE
+        strata.setdefault(rarest if rare else label, []).append(text)
     return strata
 
 

@@ -6,6 +6,7 @@ of labels instead of exactly one.
 
 import csv
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,6 +22,8 @@ _TEXTS = ("text", "comment_text")  # the second is Jigsaw's
 _NO_LABELS = (*_TEXTS, "id", "")  # the last is the index that pandas writes
 _OURS = {*_NO_LABELS, "sentence", "label"}
 _NO_UTF8 = "invalid UTF-8"
+# A text may be as long as it likes; 131,072 characters are what Python allows by itself.
+csv.field_size_limit(sys.maxsize)
 
 
 class Bad(NamedTuple):
@@ -72,7 +75,8 @@ def _name(field: str) -> str:
 
 def _read_csv(path: Path, bad: list[Bad]) -> Iterator[Row]:
     # A line may be one of many in a quoted field, which would be another without it.
-    rows = csv.reader(line + "\n" for _, line in _any_lines(path))
+    # Strict: a quote that is never closed must not take the next rows for its own.
+    rows = csv.reader((line + "\n" for _, line in _any_lines(path)), strict=True)
     header = [_name(name) for name in next(_csv_rows(path, rows), [])]
     if not is_unicode("".join(header)):
         raise DataError(f"{path}, line 1: the header is {_NO_UTF8}")

@@ -76,7 +76,8 @@ def distributions(config: Config, space: list[str]) -> dict[str, BaseDistributio
         key, _, text = item.partition("=")
         if key not in known:
             raise ConfigError(f"unknown key {key!r} in --space {item}{nearest(key, known)}")
-        ends = text.split("..")
+        # a list of texts may hold paths with .. in them
+        ends = text.split("..") if isinstance(getattr(config, key), int | float) else []
         texts = ends if len(ends) == 2 else text.split(",")
         if len(texts) < 2 or key in found or isinstance(getattr(config, key), list):
             raise ConfigError(
