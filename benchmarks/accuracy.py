@@ -4,6 +4,7 @@ Each run is a command of its own that a user can repeat; what is in the results 
 same command and data, is not run again.
 """
 
+import itertools
 import shlex
 import statistics
 import subprocess
@@ -60,6 +61,8 @@ _GLOVE = {
     "densenet-dsa": ("DenseNet-DSA", (97.43, 85.34), (97.5, 85.4)),
 }
 _SETS = ("snips", "sst2")
+# Options that say where something lies: what lies there is compared by its digest.
+_PLACES = ("--data_dir", "--save_path", "--teacher")
 
 # A teacher comes before its students.
 ROWS = {
@@ -163,14 +166,13 @@ class _Table:
         row, label, folder = self.rows[name], f"{name}-{seed}", self.folder(name, seed)
         if row.teacher:
             self.fill(row.teacher, 1)
-        wanted = self._recipe(name, seed)
-        wanted["teacher"] = self.runs[f"{row.teacher}-1"]["model"] if row.teacher else ""
-        known = wanted.items() <= self.runs.get(label, {}).items()
-        if known and (not keep_model or self._at_hand(ROOT / folder / MANIFEST, label)):
+        if self._known(name, seed) and (
+            not keep_model or self._at_hand(ROOT / folder / MANIFEST, label)
+        ):
             return
         if row.teacher:
             self.fill(row.teacher, 1, keep_model=True)
-            wanted["teacher"] = self.runs[f"{row.teacher}-1"]["model"]
+        wanted = self._wanted(name, seed)
         self.say(f"$ {wanted['command']}")
         _do(wanted["command"])
         _do(f"{FRONT} evaluate --model_path {folder} --data_dir {self.source} --batch_size 32")
@@ -185,29 +187,45 @@ class _Table:
         """Return where the model of one seed lies, as typed in the project's folder."""
         return typed(self.models / f"{self.data}-{name}-{seed}")
 
-    def _recipe(self, name: str, seed: int) -> dict[str, str]:
-        """Return the training command of one run, as typed in the project's folder."""
+    def _known(self, name: str, seed: int) -> bool:
+        """Tell whether one run of the present recipe is known, wherever data and models lay."""
+        run, wanted = self.runs.get(f"{name}-{seed}", {}), self._wanted(name, seed)
+        return _recipe(run) == _recipe(wanted)
+
+    def _wanted(self, name: str, seed: int) -> dict[str, str]:
+        """Return the command of one run, as typed in the project's folder, and what it reads."""
         row, folder = self.rows[name], self.folder(name, seed)
         words = [FRONT, "train", "--config", row.config, "--data_dir", str(self.source)]
         words += ["--save_path", str(folder), "--seed", str(seed)]
         if row.teacher:
             words += ["--teacher", str(folder.with_name(f"{self.data}-{row.teacher}-1"))]
         words += [*row.options.split(), *row.more.get(self.data, "").split()]
-        config = ROOT / "configs" / f"config-{row.config}.json"
-        return {"command": shlex.join(words), "config": sha256(config)}
+        return {
+            "command": shlex.join(words),
+            "config": sha256(ROOT / "configs" / f"config-{row.config}.json"),
+            "teacher": self.runs.get(f"{row.teacher}-1", {}).get("model", "")
+            if row.teacher
+            else "",
+        }
 
     def write(self) -> Path:
         """Write the Markdown table of the known runs, but for those of an earlier recipe."""
         runs = {
             name: [
-                run
+                self.runs[f"{name}-{seed}"]
                 for seed in range(1, row.seeds + 1)
-                if self._recipe(name, seed).items()
-                <= (run := self.runs.get(f"{name}-{seed}", {})).items()
+                if self._known(name, seed)
             ]
             for name, row in self.rows.items()
         }
         return results.report(self.path, _markdown(self.data, self.source, self.rows, runs))
+
+
+def _recipe(run: dict[str, Any]) -> tuple[list[str], str, str]:
+    """Return what makes two runs the same: options but places, config and teacher."""
+    words = shlex.split(run.get("command", ""))
+    options = [word for before, word in itertools.pairwise(["", *words]) if before not in _PLACES]
+    return options, run.get("config", ""), run.get("teacher", "")
 
 
 def _do(command: str) -> None:

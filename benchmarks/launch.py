@@ -91,7 +91,7 @@ MODELS = {
     "MiniLM int8": (Entry("MiniLM", "bert-cls"), "int8"),
 }
 _CODE = (
-    *("model_src", "configs"),
+    *("model_src", "train", "configs"),
     *(f"serving/{name}.py" for name in ("export", "measure", "sentences")),
     *(f"benchmarks/{name}.py" for name in ("launch", "launched", "untrained")),
 )
@@ -114,6 +114,7 @@ def run(folder: Path) -> Path:
     path = folder / "launch.json"
     made_with = {
         "machine": machine.describe(),
+        "versions": machine.versions(("transformers", "tokenizers")),
         "command": f"{results.FRONT} benchmark launch",
         "settings": {name: asdict(setting) for name, setting in usable.items()},
         "code": results.code(_CODE),

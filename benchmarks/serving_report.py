@@ -1,6 +1,5 @@
 """The table of ``benchmark serving`` and whether its aims are reached."""
 
-import itertools
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -43,7 +42,8 @@ def lines(known: dict[str, Any]) -> Iterator[str]:
     """Yield the lines of the report."""
     yield "Text in, label and scores out, over HTTP: requests a second and latency of each server."
     methods = [_method(found) for found in known.values() if complete(found)]
-    yield from itertools.chain(*(("", method) for method in dict.fromkeys(methods)))
+    for method in dict.fromkeys(methods):
+        yield from ("", method)
     for name, found in known.items():
         made = found["made_with"]
         yield from ("", f"**{made['title']}, {made['format']}**", "")

@@ -59,7 +59,7 @@ def run(data_dir: Path, folder: Path, choice: Choice, aims: dict[str, Aim] = AIM
             found = _Model(entry, loaded, Path(scratch)).measure(formats, choice.sentences, rates)
         models[name] = {"made_with": made_with} | found
         results.save(path, known | rates)
-    return results.report(path, speed_report.lines(results.load(path), aims))
+    return results.report(path, speed_report.lines(known | rates, aims))
 
 
 class _Model:

@@ -85,10 +85,10 @@ def main(argv: list[str]) -> int:
 
 
 def _listen() -> None:
-    """Let the end of a terminal interrupt as Ctrl-C does, unless nohup has it ignored."""
-    for signum in (signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(signum) != signal.SIG_IGN:
-            signal.signal(signum, _interrupt)
+    """Let SIGTERM, and the end of a terminal unless nohup has it ignored, do as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _interrupt)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

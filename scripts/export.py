@@ -80,7 +80,8 @@ def run(args: argparse.Namespace) -> None:
 def _name(model_dir: Path) -> str:
     """Return what an export is called after: of the best of a search, the search."""
     folder = model_dir.resolve()
-    return folder.parent.name if folder.name == "best" else folder.name
+    best = folder.name == "best" and (folder.parent / "study.db").exists()
+    return folder.parent.name if best else folder.name
 
 
 def show(bundle: Bundle) -> None:

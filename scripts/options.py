@@ -78,7 +78,7 @@ class Parser(argparse.ArgumentParser):
                 raise ConfigError(
                     f"unknown option {name} of {self.prog}{nearest(name, self.known)}"
                 )
-        # Arguments may stand before and after options, but for those that look like options.
+        # Arguments may stand before and after options; where "--" marks some, all stand together.
         parse = self.parse_known_args if "--" in argv else self.parse_known_intermixed_args
         args, unknown = parse(argv)
         if unknown:

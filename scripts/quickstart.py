@@ -119,7 +119,7 @@ def run(args: argparse.Namespace) -> None:
 def _trained(road: Road, epoch: str, loaded: data.Data, home: Path) -> Bundle:
     """Return the model directory of an equal earlier run, or train it."""
     config = settle(Config.load(config_path(road.config), {"epoch": epoch}), loaded)
-    # A name of its own: nobody's training writes there, and this one into nobody's.
+    # Not where `train` puts the model of this data and config by default.
     folder = home / "models" / f"quickstart-{road.name}"
     try:
         found = Bundle.read(folder)

@@ -289,7 +289,7 @@ def test_a_terminal_that_closes_ends_a_verb_unless_nohup_was_said(tmp_path: Path
         "sys.exit(front.main(['predict', '--model_path', 'm', 'text']))\n",
         encoding="utf-8",
     )
-    for words, code in ([], 130), (["nohup"], 0):
+    for words, code in (["env", "--default-signal=HUP"], 130), (["nohup"], 0):
         done = subprocess.run(
             [*words, sys.executable, "-m", "hung"],
             timeout=30,

@@ -109,6 +109,12 @@ def test_a_csv_that_cannot_be_parsed_is_refused(tmp_path: Path, content: bytes) 
         data.read(tmp_path / "a.csv")
 
 
+def test_blanks_at_the_ends_of_csv_lines_are_harmless(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b'"text","label" \r\n"a ""film""","x" \n"two\nlines","y"\t\n')
+    found = data.read(tmp_path / "a.csv")
+    assert found == [Example('a "film"', "x"), Example("two\nlines", "y")]
+
+
 def test_a_text_of_a_csv_may_be_long(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(f"text,label\n{'b' * 200_000},x\n", encoding="utf-8")
     assert len(data.read(tmp_path / "a.csv")[0].text) == 200_000

@@ -244,9 +244,13 @@ def test_a_model_is_not_lost_to_an_export_nor_an_export_to_a_model(
     assert Bundle.read(mine).kind == "model"
 
 
-def test_the_best_of_a_search_gives_its_export_the_name_of_the_search() -> None:
-    assert _name(Path("models/news-search/best")) == "news-search"
-    assert _name(Path("models/news")) == "news"
+def test_the_best_of_a_search_gives_its_export_the_name_of_the_search(tmp_path: Path) -> None:
+    found = tmp_path / "news-search" / "best"
+    assert _name(found) == "best"  # somebody's own
+    found.mkdir(parents=True)
+    (found.parent / "study.db").touch()
+    assert _name(found) == "news-search"
+    assert _name(tmp_path / "news") == "news"
 
 
 def test_quickstart_takes_torchscript_where_int8_is_refused(

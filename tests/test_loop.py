@@ -301,7 +301,7 @@ def test_teachers_that_make_no_sense_are_refused(
     config = tiny_config("glove", "cnn", vectors, checkpoint, distill_copies=1)
     for key, value in {"copies": 1, "weight": 0.5, "temperature": 3.0}.items():
         alone = tiny_config("glove", "cnn", vectors, checkpoint, **{f"distill_{key}": value})
-        with pytest.raises(ConfigError, match=f"distill_{key} .* give --teacher DIR"):
+        with pytest.raises(ConfigError, match=f"distill_{key} .* give train --teacher DIR"):
             loop.train(alone, loaded, tmp_path / "m")
     same = tiny.models["glove", "cnn"]
     with pytest.raises(ConfigError, match="both teacher and student"):

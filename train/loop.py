@@ -84,7 +84,9 @@ def train(
     refuse_foreign(save_path.resolve(), OWN)
     for key in ("distill_copies", "distill_weight", "distill_temperature"):
         if not teacher and getattr(config, key) != getattr(Config, key):
-            raise ConfigError(f"{key} is for learning from a teacher: give --teacher DIR, too")
+            raise ConfigError(
+                f"{key} is for learning from a teacher: give train --teacher DIR, too"
+            )
     if teacher and teacher.resolve() == save_path.resolve():
         raise ConfigError(f"{teacher} cannot be both teacher and student: name another --save_path")
     if teacher and config.class_weights and config.distill_weight == 1:

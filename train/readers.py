@@ -75,8 +75,9 @@ def _name(field: str) -> str:
 
 def _read_csv(path: Path, bad: list[Bad]) -> Iterator[Row]:
     # A line may be one of many in a quoted field, which would be another without it.
-    # Strict: a quote that is never closed must not take the next rows for its own.
-    rows = csv.reader((line + "\n" for _, line in _any_lines(path)), strict=True)
+    # Strict: a quote that is never closed must not take the next rows for its own. That allows no
+    # blanks between a closing quote and the end of the line, which are harmless.
+    rows = csv.reader((line.rstrip(" \t") + "\n" for _, line in _any_lines(path)), strict=True)
     header = [_name(name) for name in next(_csv_rows(path, rows), [])]
     if not is_unicode("".join(header)):
         raise DataError(f"{path}, line 1: the header is {_NO_UTF8}")
@@ -121,7 +122,9 @@ def _csv_rows(path: Path, rows: "_csv.Reader") -> Iterator[list[str]]:
     try:
         yield from rows
     except csv.Error as reason:
-        raise DataError(f"{path}, line {rows.line_num}: {reason}; is a quote left open?") from None
+        raise DataError(
+            f"{path}, line {rows.line_num}: {reason}; is a quote left open or not doubled?"
+        ) from None
 
 
 def _read_jsonl(path: Path, bad: list[Bad]) -> Iterator[Row]:
