@@ -203,9 +203,7 @@ class _Table:
         return {
             "command": shlex.join(words),
             "config": sha256(ROOT / "configs" / f"config-{row.config}.json"),
-            "teacher": self.runs.get(f"{row.teacher}-1", {}).get("model", "")
-            if row.teacher
-            else "",
+            "teacher": self.runs.get(f"{row.teacher}-1", {}).get("model", ""),
         }
 
     def write(self) -> Path:
