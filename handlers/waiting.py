@@ -1,15 +1,20 @@
-"""Waiting for a socket so that a worker goes on where it was: its core still holds its model.
+"""Waiting for a socket so that a worker goes on at once, and where it was.
 
-Linux may wake a reader on the core of the writer, here that of TorchServe's Java: the worker moves,
-and what its core had of the model is read from further away again. Neither worker nor
-model is bound to a core: while it computes, the worker may be moved as ever. Cores that a container
-gets later on are used by workers started from then on.
+A core that has fallen asleep takes longer to wake than a small model takes to answer. So a worker
+that has answered looks for the next batch again and again for a moment (busy polling), and between
+two looks gives its core to whoever wants it. Only then does it sleep: an idle server costs nothing.
+
+Linux may wake a sleeper on the core of the writer, here that of TorchServe's Java: the worker
+moves, and what its core had of the model is read from further away again. So it sleeps on its core.
+Neither worker nor model is bound to a core: while it computes, the worker may be moved as ever.
+Cores that a container gets later on are used by workers started from then on.
 """
 
 import contextlib
 import ctypes
 import os
 import socket
+import time
 from typing import Protocol
 
 # None where there are no cores to choose from, as on macOS
@@ -25,10 +30,18 @@ class Connection(Protocol):
         """Return at most ``size`` bytes, none when the other side has closed."""
 
 
-def receive(connection: Connection, size: int) -> bytes:
-    """Return at most ``size`` bytes of a blocking ``connection``, none when it was closed."""
-    with contextlib.suppress(BlockingIOError):
-        return connection.recv(size, socket.MSG_DONTWAIT)
+def receive(connection: Connection, size: int, busy_poll: float = 0.0) -> bytes:
+    """Return at most ``size`` bytes of a blocking ``connection``, none when it was closed.
+
+    It is polled for ``busy_poll`` seconds before this thread sleeps.
+    """
+    end = time.perf_counter() + busy_poll
+    while True:
+        with contextlib.suppress(BlockingIOError):
+            return connection.recv(size, socket.MSG_DONTWAIT)
+        if time.perf_counter() >= end:
+            break
+        os.sched_yield()
     cores = _narrow()
     try:
         return connection.recv(size)

@@ -225,6 +225,42 @@ def test_where_no_core_can_be_chosen_it_only_waits(
         assert waiting.receive(mine, 100) == b"later"
 
 
+@pytest.mark.parametrize("busy_poll", [0.0, 0.2])
+def test_a_reader_polls_as_long_as_it_is_told_and_sleeps_only_then(
+    busy_poll: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began, waits = time.perf_counter(), list[float]()
+
+    class Empty:
+        def recv(self, size: int, flags: int = 0) -> bytes:
+            if flags:
+                raise BlockingIOError
+            waits.append(time.perf_counter() - began)
+            return b""
+
+    yields: list[None] = []
+    monkeypatch.setattr(os, "sched_yield", lambda: yields.append(None))
+    with pytest.raises(SystemExit):  # as the server has closed
+        wire.Reader(busy_poll)(Empty())
+    (slept,) = waits
+    assert busy_poll <= slept < busy_poll + 0.15
+    assert bool(yields) == bool(busy_poll)
+
+
+def test_what_comes_while_a_reader_polls_is_read_without_sleeping() -> None:
+    class Late:
+        looks = 0
+
+        def recv(self, size: int, flags: int = 0) -> bytes:
+            assert flags, "it slept"
+            self.looks += 1
+            if self.looks < 5:
+                raise BlockingIOError
+            return b"here"
+
+    assert waiting.receive(Late(), 100, busy_poll=20) == b"here"
+
+
 def test_only_the_reader_of_the_known_version_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     worker = types.ModuleType("__main__")
     monkeypatch.setitem(sys.modules, "__main__", worker)
@@ -264,6 +300,7 @@ def worker(tree: Path, place: Path, *, buffered: bool) -> Iterator[tuple[socket.
     config = tree / "model-config.yaml"
     settings = yaml.safe_load(config.read_text(encoding="utf-8"))
     assert settings["handler"]["buffered_socket"] is True  # unless it is switched off
+    assert settings["handler"]["busy_poll_us"] > 0
     changed = settings | {"handler": settings["handler"] | {"buffered_socket": buffered}}
     place.mkdir()
     path, log = place / ".ts.sock.9000", place / "log"
