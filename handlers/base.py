@@ -83,7 +83,7 @@ class BaseHandler:
             self.predictor.predict(batch)
         self.ledger = Ledger(context, self.predictor.tokens)
         if settings.get("buffered_socket", True):
-            wire.install(self.answer, float(settings.get("busy_poll_us", 0)) * 1e-6)
+            wire.install(self.answer)
 
     def handle(self, data: list[dict[str, object]], context: Any) -> list[bytes]:  # noqa: ANN401
         """Answer a batch through TorchServe's own objects.

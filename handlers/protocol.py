@@ -89,9 +89,7 @@ def parse(fields: Mapping[str, object], headers: Mapping[str, str]) -> Request:
     texts = _instances(body["instances"], explain) if many else [_checked(body["text"])]
     if explain:
         return Request(texts, many, explain=True, target=_target(body.get("target")))
-    chosen = len(body) > 1
-    choice = Choice.of(body.get("top_k"), body.get("threshold")) if chosen else ALL
-    return Request(texts, many, choice)
+    return Request(texts, many, Choice.of(body.get("top_k"), body.get("threshold")))
 
 
 def reply(request: Request, answers: list[Answer], model: Model) -> tuple[HTTPStatus, object]:

@@ -1,8 +1,9 @@
 """Waiting for a socket so that a worker goes on at once, and where it was.
 
-A core that has fallen asleep takes longer to wake than a small model takes to answer. So a worker
+A core that has fallen asleep may take as long to wake as a small model takes to answer. So a worker
 that has answered looks for the next batch again and again for a moment (busy polling), and between
-two looks gives its core to whoever wants it. Only then does it sleep: an idle server costs nothing.
+two looks gives its core to whoever wants it. Then it sleeps: an idle server costs nothing.
+``ICLASSIFIER_BUSY_POLL=off`` in the environment lets it sleep at once.
 
 Linux may wake a sleeper on the core of the writer, here that of TorchServe's Java: the worker
 moves, and what its core had of the model is read from further away again. So it sleeps on its core.
@@ -17,6 +18,8 @@ import socket
 import time
 from typing import Protocol
 
+# Seconds: a little more than a lone client takes to read an answer of a small model and ask again.
+BUSY_POLL = 0.0 if os.environ.get("ICLASSIFIER_BUSY_POLL") == "off" else 400e-6
 # None where there are no cores to choose from, as on macOS
 _core = (
     getattr(ctypes.CDLL(None), "sched_getcpu", None) if hasattr(os, "sched_setaffinity") else None
@@ -30,12 +33,9 @@ class Connection(Protocol):
         """Return at most ``size`` bytes, none when the other side has closed."""
 
 
-def receive(connection: Connection, size: int, busy_poll: float = 0.0) -> bytes:
-    """Return at most ``size`` bytes of a blocking ``connection``, none when it was closed.
-
-    It is polled for ``busy_poll`` seconds before this thread sleeps.
-    """
-    end = time.perf_counter() + busy_poll
+def receive(connection: Connection, size: int) -> bytes:
+    """Return at most ``size`` bytes of a blocking ``connection``, none when it was closed."""
+    end = time.perf_counter() + BUSY_POLL
     while True:
         with contextlib.suppress(BlockingIOError):
             return connection.recv(size, socket.MSG_DONTWAIT)

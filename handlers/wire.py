@@ -52,10 +52,9 @@ class Reader:
     bytes with a sign, and its bytes; the mark is the length -1.
     """
 
-    def __init__(self, busy_poll: float = 0.0) -> None:
-        """Begin between two messages; for ``busy_poll`` see ``receive``."""
+    def __init__(self) -> None:
+        """Begin between two messages."""
         self._data, self._at = b"", 0
-        self._busy_poll = busy_poll
 
     def __call__(self, connection: Connection) -> tuple[bytes, list[Call]]:
         """Wait for a batch and return it; end the worker when the server has closed.
@@ -131,7 +130,7 @@ class Reader:
         parts = [self._data[self._at :]]
         lacking = size - len(parts[0])
         while lacking > 0:
-            part = receive(connection, max(_CHUNK, lacking), self._busy_poll)
+            part = receive(connection, max(_CHUNK, lacking))
             if not part:
                 sys.exit(0)  # as TorchServe's own reader does
             parts.append(part)
@@ -147,12 +146,11 @@ def message(calls: list[Call], replies: list[Reply]) -> bytes:
     return b"".join((*parts, _END))
 
 
-def install(answer: Callable[[list[Call]], list[Reply]], busy_poll: float = 0.0) -> bool:
+def install(answer: Callable[[list[Call]], list[Reply]]) -> bool:
     """Let the worker read and write as above; say whether it is the one that we know.
 
     Args:
         answer: one reply for each call in their order, and never an exception.
-        busy_poll: seconds, see ``receive``.
 
     """
     worker, known, service = (sys.modules.get(name) for name in ("__main__", _CODEC, _SERVICE))
@@ -164,7 +162,7 @@ def install(answer: Callable[[list[Call]], list[Reply]], busy_poll: float = 0.0)
         return False
     if not fits or own is None or kind is None or getattr(worker, _READ, None) is not own:
         return False
-    setattr(worker, _READ, Reader(busy_poll))
+    setattr(worker, _READ, Reader())
     kind.predict = lambda _, calls: message(calls, answer(calls))
     return True
 

@@ -46,8 +46,7 @@ MODEL_CONFIG = {
     "responseTimeout": 60,
     "startupTimeout": 120,
     "deviceType": "cpu",
-    # Polling a little longer than a lone client takes to ask again; 0 where cores are rationed.
-    "handler": {"num_threads": 1, "seconds": 40, "buffered_socket": True, "busy_poll_us": 400},
+    "handler": {"num_threads": 1, "seconds": 40, "buffered_socket": True},
 }
 
 

@@ -149,8 +149,6 @@ def _numbers(settings: dict[str, Any]) -> tuple[int, int, int]:
     threads, batch = int(handler.get("num_threads", 1)), int(settings.get("batchSize", 1))
     if min(fewest, threads, batch) < 1:
         raise ValueError("without a worker, a thread or a request in a batch nothing is answered")
-    if not all(float(handler.get(name, 0)) >= 0 for name in ("seconds", "busy_poll_us")):
-        raise ValueError("no time is less than 0")  # nor is it NaN
     return fewest, most, threads
 
 

@@ -225,40 +225,50 @@ def test_where_no_core_can_be_chosen_it_only_waits(
         assert waiting.receive(mine, 100) == b"later"
 
 
-@pytest.mark.parametrize("busy_poll", [0.0, 0.2])
-def test_a_reader_polls_as_long_as_it_is_told_and_sleeps_only_then(
-    busy_poll: float, monkeypatch: pytest.MonkeyPatch
+class Slow:
+    """A socket without a byte until ``late`` looks at it were in vain."""
+
+    def __init__(self, late: int) -> None:
+        self.late, self.slept = late, False
+
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        self.slept |= not flags
+        self.late -= 1
+        if self.late >= 0 and flags:
+            raise BlockingIOError
+        return b"here"
+
+
+@pytest.mark.parametrize(("late", "slept"), [(0, False), (4, False), (5, True)])
+def test_who_waits_looks_for_a_moment_before_it_sleeps(
+    late: int, slept: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    began, waits = time.perf_counter(), list[float]()
+    now = 100.0
 
-    class Empty:
-        def recv(self, size: int, flags: int = 0) -> bytes:
-            if flags:
-                raise BlockingIOError
-            waits.append(time.perf_counter() - began)
-            return b""
+    def sched_yield() -> None:
+        nonlocal now
+        now += 0.25
 
-    yields: list[None] = []
-    monkeypatch.setattr(os, "sched_yield", lambda: yields.append(None))
-    with pytest.raises(SystemExit):  # as the server has closed
-        wire.Reader(busy_poll)(Empty())
-    (slept,) = waits
-    assert busy_poll <= slept < busy_poll + 0.15
-    assert bool(yields) == bool(busy_poll)
+    monkeypatch.setattr(waiting, "BUSY_POLL", 1.0)
+    monkeypatch.setattr(waiting, "time", types.SimpleNamespace(perf_counter=lambda: now))
+    monkeypatch.setattr(waiting.os, "sched_yield", sched_yield)
+    connection = Slow(late)
+    assert waiting.receive(connection, 100) == b"here"
+    assert connection.slept == slept
+    assert now == 100 + 0.25 * min(late, 4)
 
 
-def test_what_comes_while_a_reader_polls_is_read_without_sleeping() -> None:
-    class Late:
-        looks = 0
-
-        def recv(self, size: int, flags: int = 0) -> bytes:
-            assert flags, "it slept"
-            self.looks += 1
-            if self.looks < 5:
-                raise BlockingIOError
-            return b"here"
-
-    assert waiting.receive(Late(), 100, busy_poll=20) == b"here"
+@pytest.mark.parametrize(("switch", "seconds"), [("off", 0.0), ("", 400e-6)])
+def test_the_looks_can_be_switched_off(switch: str, seconds: float) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "from handlers import waiting; print(waiting.BUSY_POLL)"],
+        cwd=ROOT,
+        env=os.environ | {"ICLASSIFIER_BUSY_POLL": switch},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    assert float(done.stdout) == seconds
 
 
 def test_only_the_reader_of_the_known_version_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,7 +310,6 @@ def worker(tree: Path, place: Path, *, buffered: bool) -> Iterator[tuple[socket.
     config = tree / "model-config.yaml"
     settings = yaml.safe_load(config.read_text(encoding="utf-8"))
     assert settings["handler"]["buffered_socket"] is True  # unless it is switched off
-    assert settings["handler"]["busy_poll_us"] > 0
     changed = settings | {"handler": settings["handler"] | {"buffered_socket": buffered}}
     place.mkdir()
     path, log = place / ".ts.sock.9000", place / "log"
