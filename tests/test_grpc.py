@@ -1,7 +1,10 @@
 """The client over gRPC: the answers of REST to the last bit, and the same care for errors."""
 
+import contextlib
 import json
+import os
 import re
+import signal
 import sysconfig
 import time
 import zipfile
@@ -201,6 +204,19 @@ def test_a_call_for_a_stream_gets_its_answer_and_costs_no_worker(live: Server) -
     assert {each["pid"] for each in live.workers(NAME)} == pids
 
 
+@contextlib.contextmanager
+def stopped(server: Server) -> Iterator[None]:
+    """Let no worker answer: a fast one answers within any time-out that a client can have."""
+    pids = [each["pid"] for each in server.workers(NAME)]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
 def test_without_its_own_key_neither_port_answers(live: Server) -> None:
     assert not [*strangers.over_grpc(live, NAME)]
 
@@ -212,8 +228,9 @@ def test_the_verb_takes_the_address_and_no_log_holds_a_sentence_or_a_token(
     assert verb(capsys, "predict", *options, "great").startswith("great\tgood\t")
     client = Client(live.grpc_url(NAME), live.key_file)
     list(client.stream([MARKER, MARKER + "\x00", MARKER * 100_000]))
-    with pytest.raises(ServerError, match="ReadTimeout"):
-        Client(live.grpc_url(NAME), live.key_file, seconds=0.001, attempts=1).predict(MARKER)
+    late = Client(live.grpc_url(NAME), live.key_file, seconds=0.5, attempts=1)
+    with stopped(live), pytest.raises(ServerError, match="ReadTimeout"):
+        late.predict(MARKER)
     assert client.predict("great")["label"] == "good"
     key = read_key(live.key_file, "inference")
     for path in (live.run_dir / "logs").iterdir():
