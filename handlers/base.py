@@ -6,7 +6,7 @@ import math
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -150,7 +150,7 @@ class BaseHandler:
             "explanations": self.source.is_dir(),
         }
 
-    def _parse(self, fields: dict[str, object], headers: dict[str, str]) -> Request:
+    def _parse(self, fields: dict[str, object], headers: Mapping[str, str]) -> Request:
         try:
             if headers.get("describe") == "True":  # TorchServe's own header
                 return Request([])

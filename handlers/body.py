@@ -1,6 +1,7 @@
 """The bytes of a request to one JSON object: bounded gzip, UTF-8, JSON without twin keys."""
 
 import json
+import re
 import zlib
 from collections.abc import Mapping
 
@@ -13,6 +14,8 @@ _BODIES = ("body", "data", "text")
 # What a form may hold beside the text.
 _NUMBERS = ("top_k", "threshold")
 _GZIP = 16 + zlib.MAX_WBITS
+# What most clients send, in which there is nothing to undo: read in a third of the time.
+_PLAIN = re.compile(r'{ *"text" *: *"([^"\\\x00-\x1f]*)" *}')
 EXPECTED = 'send raw text, {"text": "..."} or {"instances": [{"text": "..."}, ...]}'
 
 
@@ -27,8 +30,10 @@ def read(fields: Mapping[str, object], headers: Mapping[str, str]) -> dict[str, 
         RequestError: when there is no body or it cannot be read.
 
     """
-    name = next((name for name in _BODIES if name in fields), None)
-    if name is None:
+    for name in _BODIES:
+        if name in fields:
+            break
+    else:
         raise RequestError(
             "the body came as a form: add the header Content-Type: text/plain for raw text "
             f"or application/json, and {EXPECTED}"
@@ -94,6 +99,8 @@ def _utf8(body: bytes | bytearray) -> str:
 
 
 def _json(text: str) -> dict[str, object]:
+    if plain := _PLAIN.fullmatch(text):
+        return {"text": plain[1]}
     try:
         value = _decoder.decode(text)
     except RecursionError:

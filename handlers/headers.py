@@ -1,6 +1,7 @@
 """The headers of a request, and those that TorchServe or our own management reads."""
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 # A request with this header learns the pid of its worker, which is how a server is drained.
@@ -17,7 +18,7 @@ def headers_of(context: Any, i: int) -> dict[str, str]:  # noqa: ANN401 - TorchS
     return {name.lower(): value for name, value in found.items() if isinstance(value, str)}
 
 
-def answer_headers(asked: dict[str, str]) -> tuple[tuple[str, str], ...]:
+def answer_headers(asked: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     """Return the headers of the answer to a request with the headers ``asked``."""
     if not asked:  # as over gRPC
         return (*_JSON, LAST)

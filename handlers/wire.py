@@ -11,9 +11,10 @@ other only in a worker of that very version, and ``buffered_socket: false`` in t
 import functools
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
+from types import MappingProxyType
 from typing import NamedTuple
 
 from handlers.waiting import Connection, receive
@@ -23,6 +24,8 @@ _READ, _CODEC = "retrieve_msg", "ts.protocol.otf_message_handler"
 _SERVICE = "ts.service"
 _PREDICT = b"I"
 _CHUNK = 65_536
+# Headers up to so many bytes are kept once they were read: 1,024 of a client's own are 2 MB.
+_BLOCK = 1024
 _number = struct.Struct("!i").unpack_from
 _size = struct.Struct("!i").pack
 _END = _size(-1)
@@ -32,7 +35,7 @@ class Call(NamedTuple):
     """A request: its id as it goes back, headers by name in lower case, the fields of its body."""
 
     id: bytes
-    headers: dict[str, str]
+    headers: Mapping[str, str]
     fields: dict[str, object]
 
 
@@ -71,15 +74,9 @@ class Reader:
         self._at += 1
         batch = []
         while (name := self._name(connection)) is not None:
-            headers = self._pairs(connection, typed=False)
+            headers = self._headers(connection)
             fields = self._pairs(connection, typed=True)
-            batch.append(
-                Call(
-                    name,
-                    {key.decode().lower(): value.decode() for key, value in headers},
-                    {key.decode(): value for key, value in fields},
-                )
-            )
+            batch.append(Call(name, headers, {key.decode(): value for key, value in fields}))
         return command, batch
 
     def _name(self, connection: Connection) -> bytes | None:
@@ -94,6 +91,16 @@ class Reader:
         name = self._data[self._at : end]
         self._at = end
         return None if size < 0 else name
+
+    def _headers(self, connection: Connection) -> Mapping[str, str]:
+        """Return the headers of a request: those of a client hardly change from one to the next."""
+        end = self._data.find(_END, self._at)
+        known = 0 <= end - self._at <= _BLOCK
+        found = _known(self._data[self._at : end]) if known else None
+        if found is None:
+            return _named(self._pairs(connection, typed=False))
+        self._at = end + len(_END)
+        return found
 
     def _pairs(self, connection: Connection, *, typed: bool) -> list[tuple[bytes, bytes]]:
         """Return names with their values up to a mark; ``typed`` ones have a content type between.
@@ -165,6 +172,29 @@ def install(answer: Callable[[list[Call]], list[Reply]]) -> bool:
     setattr(worker, _READ, Reader())
     kind.predict = lambda _, calls: message(calls, answer(calls))
     return True
+
+
+def _named(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    return {name.decode().lower(): value.decode() for name, value in pairs}
+
+
+@functools.lru_cache(maxsize=1024)
+def _known(block: bytes) -> Mapping[str, str] | None:
+    """Return the headers that stand before a mark, or None where it is a value that is null.
+
+    Nothing else looks like the mark: no length does, and no text in UTF-8.
+    """
+    parts = []
+    at = 0
+    while at < len(block):
+        size = _number(block, at)[0] if len(block) - at >= 4 else -1
+        if size < 0:
+            return None
+        parts.append(block[at + 4 : at + 4 + size])
+        at += 4 + size
+    if at > len(block) or len(parts) % 2:
+        return None
+    return MappingProxyType(_named(zip(parts[::2], parts[1::2], strict=True)))
 
 
 def _field(text: str) -> bytes:

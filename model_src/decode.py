@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from model_src.errors import BundleError, RequestError
 
@@ -25,8 +25,10 @@ class Choice:
     threshold: float | None = None
 
     @classmethod
-    def of(cls, top_k: object = None, threshold: object = None) -> Self:
+    def of(cls, top_k: object = None, threshold: object = None) -> "Choice":
         """Check what a client sent; raises RequestError without repeating it."""
+        if top_k is threshold is None:
+            return ALL
         if top_k is not None and not (type(top_k) is int and top_k >= 1):
             raise RequestError("top_k must be a whole number of 1 or more")
         if threshold is None:
@@ -45,8 +47,7 @@ class Choice:
 ALL = Choice()
 
 
-@dataclass(frozen=True)
-class Prediction:
+class Prediction(NamedTuple):
     """The best label, its probability, and all probabilities from the highest to the lowest."""
 
     label: str
@@ -75,13 +76,12 @@ class Prediction:
         """Return the fields of the serving contract in its order."""
         label = next(iter(self.given(choice)), None)
         fields = {"label": label, "score": self.score, "scores": choice.best(self.scores)}
-        return fields | self._note()
+        return self._noted(fields)
 
-    def _note(self) -> dict[str, bool]:
-        return {"truncated": True} if self.truncated else {}
+    def _noted(self, fields: dict[str, Any]) -> dict[str, Any]:
+        return fields | {"truncated": True} if self.truncated else fields
 
 
-@dataclass(frozen=True)
 class MultiPrediction(Prediction):
     """Any number of labels: ``label`` joins them all, ``score`` is the highest probability."""
 
@@ -101,7 +101,8 @@ class MultiPrediction(Prediction):
 
     def as_dict(self, choice: Choice = ALL) -> dict[str, Any]:
         """Return the fields of the serving contract in its order."""
-        return {"labels": self.given(choice), "scores": choice.best(self.scores)} | self._note()
+        fields = {"labels": self.given(choice), "scores": choice.best(self.scores)}
+        return self._noted(fields)
 
 
 def _from(threshold: float, scores: dict[str, float]) -> list[str]:

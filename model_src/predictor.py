@@ -1,15 +1,15 @@
 """The road of a sentence: text, ids, logits, label; the same offline and served."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
 
 from model_src.backends import FORMATS, eager, require
-from model_src.backends.common import Backend
+from model_src.backends.common import Backend, Unpadded
 from model_src.bundle import EXPORT, Bundle
 from model_src.classifier import family_of
 from model_src.decode import Prediction, decode
@@ -30,6 +30,7 @@ class Predictor:
     def __init__(self, bundle: Bundle, backend: Backend, *, pads: bool = True) -> None:
         """Join what ``load`` has read; ``pads`` says whether the backend computes padding."""
         self.bundle, self.backend, self.pads = bundle, backend, pads
+        self._run = backend.rows if isinstance(backend, Unpadded) else self._padded
         self.tokens = 0  # read so far
 
     @classmethod
@@ -74,13 +75,16 @@ class Predictor:
             alone = len(rows) == 1  # a fortieth of such an answer's time is what is left out here
             lengths = [len(row) for row in rows]
             for batch in [[0]] if alone else batches(lengths, batch_size, pads=self.pads):
-                logits = self.backend(*pad_batch([rows[i] for i in batch], tokenizer.pad_id))
+                logits = self._run([rows[i] for i in batch])
                 answers += decode(logits, bundle.labels, multi_label=multi)
                 order += batch
         for i, answer in zip(order, tuple(answers), strict=True):
             cut = encoded[i].truncated
-            answers[i] = replace(answer, truncated=True) if cut else answer
+            answers[i] = answer._replace(truncated=True) if cut else answer
         return answers
+
+    def _padded(self, rows: list[list[int]]) -> Tensor:
+        return self.backend(*pad_batch(rows, self.bundle.tokenizer.pad_id))
 
 
 def batches(lengths: list[int], most: int, *, pads: bool = True) -> Iterator[list[int]]:

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch.profiler import ProfilerActivity, profile
 
 from model_src.backends import FORMATS, eager, int8, jit, torchscript
-from model_src.backends.common import Backend
-from model_src.backends.packed import packed
+from model_src.backends.common import Backend, Unpadded
+from model_src.backends.packed import frozen, packed
 from model_src.bundle import Bundle
 from model_src.classifier import Classifier
 from model_src.embeddings.transformer import TransformerEmbedding
@@ -91,7 +91,8 @@ def test_sentences_packed_without_padding_have_equal_probabilities(
     form = packed(lean(model, padded=False))
     assert (form is None) == (pair[0] == "bart")
     if form:
-        hold_equal(model, bundle, [form, jit.freeze(form)], padded=True)
+        others: list[Backend] = [form, jit.freeze(form), Unpadded(frozen(form))]
+        hold_equal(model, bundle, others, padded=True)
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN")

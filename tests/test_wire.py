@@ -111,6 +111,18 @@ def test_it_reads_what_torchserve_reads(seed: int, monkeypatch: pytest.MonkeyPat
         reader(mine)
 
 
+def test_headers_that_were_read_are_kept_as_they_are_and_only_short_ones() -> None:
+    wire._known.cache_clear()
+    long: Pairs = [*JSON, ("X-Long", "x" * wire._BLOCK)]
+    for headers, kept in ((JSON, 1), (JSON, 1), (long, 1), ([*JSON, ("X-Other", "1")], 2)):
+        _, (call,) = wire.Reader()(Pieces(b"I" + request(0, headers) + END, 3))
+        assert call.headers == {str(name).lower(): value for name, value in headers}
+        assert wire._known.cache_info().currsize <= kept
+    _, calls = wire.Reader()(Pieces(b"I" + request(0, JSON) * 2 + END, 3))
+    with pytest.raises(TypeError):  # the next request may share them
+        calls[0].headers["x"] = "y"  # type: ignore[index]
+
+
 def test_a_form_of_many_fields_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Read again from its beginning with each piece it would take a worker more than its time."""
     count, reads = 20_000, 0

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from model_src.backends.common import Backend, by_length, fill, one_by_one, skeleton, tensors_of
 from model_src.backends.jit import freeze
-from model_src.backends.packed import packed
+from model_src.backends.packed import frozen, packed
 from model_src.backends.steady import SteadyLinear, fewest
 from model_src.classifier import Classifier
 from model_src.errors import BundleError
@@ -67,7 +67,7 @@ def load(bundle: "Bundle", path: Path) -> Backend:
     if not together:
         return one_by_one(freeze(model))
     alone, mixed = freeze(model), packed(model)
-    return by_length(alone, mixed and freeze(mixed))
+    return by_length(alone, mixed and frozen(mixed))
 
 
 def _to_fp32(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """What several formats share: a model's tensors, and batches in which no mate changes an answer."""
 
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from model_src.classifier import Classifier, state_of, ties_of
 from model_src.errors import BundleError
 from model_src.lean import lean
+from model_src.tokenizer import pad_batch
 
 if TYPE_CHECKING:
     from model_src.bundle import Bundle
@@ -24,6 +26,9 @@ class Backend(Protocol):
         Both are on the CPU, and padding follows the tokens.
         """
 
+
+# Maps the ids of sentences, a list each, to logits ``[batch, labels]``.
+Rows = Callable[[list[list[int]]], Tensor]
 
 # What graphs are traced with: ids and mask of two sentences, one of them padded.
 EXAMPLE = (
@@ -67,59 +72,55 @@ def fill(model: nn.Module, tensors: dict[str, Tensor]) -> None:
             )
 
 
-def whole(mask: Tensor) -> bool:
-    """Tell whether ``mask`` hides nothing; of one sentence its last place tells.
+class Unpadded:
+    """A backend that would rather have sentences as they are than padded."""
 
-    That is read by numpy: with cold caches an operation of torch takes a tenth of an answer's time.
-    """
-    return bool(mask.numpy()[0, -1] if len(mask) == 1 else mask.all())
+    def __init__(self, rows: Rows) -> None:
+        """Take what maps the ids of sentences to their logits."""
+        self.rows = rows
+
+    def __call__(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Do what ``Backend`` says."""
+        lengths = mask.sum(dim=1).tolist()
+        return self.rows([row[:n] for row, n in zip(ids.tolist(), lengths, strict=True)])
 
 
-def one_by_one(run: Backend) -> Backend:
+def one_by_one(run: Backend) -> Unpadded:
     """Run a sentence at a time and without padding.
 
     Rounding turns the last bits, in which fp32 kernels differ from batch to batch, into whole steps
     of a coarser value. A sentence alone always meets the same kernels, so its answer never depends
     on its mates.
     """
-
-    def alone(ids: Tensor, mask: Tensor) -> Tensor:
-        if len(ids) == 1 and whole(mask):
-            return run(ids, mask)
-        lengths = mask.sum(dim=1).tolist()
-        return torch.cat(
-            [run(ids[i : i + 1, :n], mask[i : i + 1, :n]) for i, n in enumerate(lengths)]
-        )
-
-    return alone
+    return Unpadded(lambda rows: torch.cat([run(*pad_batch([row], 0)) for row in rows]))
 
 
-def by_length(run: Backend, mixed: Backend | None = None) -> Backend:
+def by_length(run: Backend, mixed: Rows | None = None) -> Unpadded:
     """Run sentences of one length together and without padding.
 
     Rounding turns the last bits, in which padding makes fp32 kernels differ, into whole steps of a
     coarser value. Rows of one length have the bits that they have alone where what crosses columns
     is a sum of integers or a kernel that works row by row; on a CPU where that does not hold,
-    sentences run one by one. ``mixed`` is a graph that takes several lengths at once.
+    sentences run one by one. ``mixed`` takes several lengths at once.
     """
     if not _ignores_mates(run):
         return one_by_one(run)
     if mixed is not None and not _equals(mixed, run):
         mixed = None
 
-    def together(ids: Tensor, mask: Tensor) -> Tensor:
-        if whole(mask):
-            return run(ids, mask)
+    def together(rows: list[list[int]]) -> Tensor:
+        if len({*map(len, rows)}) == 1:
+            return run(*pad_batch(rows, 0))
         if mixed is not None:
-            return mixed(ids, mask)
+            return mixed(rows)
         groups = defaultdict(list)
-        for i, n in enumerate(mask.sum(dim=1).tolist()):
-            groups[n].append(i)
-        parts = [run(ids[rows, :n], mask[rows, :n]) for n, rows in groups.items()]
-        order = torch.tensor([i for rows in groups.values() for i in rows])
+        for i, row in enumerate(rows):
+            groups[len(row)].append(i)
+        parts = [run(*pad_batch([rows[i] for i in group], 0)) for group in groups.values()]
+        order = torch.tensor([i for group in groups.values() for i in group])
         return torch.cat(parts)[order.argsort()]
 
-    return together
+    return Unpadded(together)
 
 
 def _ignores_mates(run: Backend) -> bool:
@@ -136,15 +137,14 @@ def _ignores_mates(run: Backend) -> bool:
     return True
 
 
-def _equals(mixed: Backend, run: Backend) -> bool:
+def _equals(mixed: Rows, run: Backend) -> bool:
     """Try whether ``mixed`` has the bits that ``run`` has for each sentence alone."""
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode():
         for lengths in ([1, 2], [7, 1, 32, 7, 7, 12, 1], [*range(32, 4, -2)]):
-            mask = torch.arange(max(lengths))[None, :] < torch.tensor(lengths)[:, None]
-            ids = torch.randint(3, mask.shape, generator=generator) * mask
-            rows = [run(ids[i : i + 1, :n], mask[i : i + 1, :n]) for i, n in enumerate(lengths)]
-            if not torch.equal(mixed(ids, mask), torch.cat(rows)):
+            rows = [torch.randint(3, (n,), generator=generator).tolist() for n in lengths]
+            alone = [run(*pad_batch([row], 0)) for row in rows]
+            if not torch.equal(mixed(rows), torch.cat(alone)):
                 return False
     return True
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from model_src.backends.common import Backend, by_length, cpu_has, fill, skeleton, tensors_of
 from model_src.backends.jit import freeze
-from model_src.backends.packed import packed
+from model_src.backends.packed import frozen, packed
 from model_src.classifier import Classifier
 from model_src.errors import BundleError
 from model_src.lean import lean
@@ -67,7 +67,7 @@ def load(bundle: "Bundle", path: Path) -> Backend:
             model.set_submodule(name, _Int8Linear(weight, scale, bias, top))
     fill(model, tensors)
     alone, mixed = freeze(model), packed(model)
-    return by_length(alone, mixed and freeze(mixed))
+    return by_length(alone, mixed and frozen(mixed))
 
 
 def _recipe(model: nn.Module) -> dict[str, Any]:

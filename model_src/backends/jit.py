@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from model_src.backends.common import EXAMPLE
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def freeze(model: nn.Module) -> torch.jit.ScriptModule:
-    """Trace ``model``, in evaluation mode, with a dynamic batch and length, and freeze it."""
+def freeze(model: nn.Module, example: tuple[Tensor, ...] = EXAMPLE) -> torch.jit.ScriptModule:
+    """Trace ``model``, in evaluation mode, with dynamic sizes of its inputs, and freeze it."""
     with torch.inference_mode(), _quiet():
-        traced = torch.jit.trace(model, EXAMPLE, check_trace=False)
+        traced = torch.jit.trace(model, example, check_trace=False)
         frozen: torch.jit.ScriptModule = torch.jit.freeze(traced)
     return frozen
 

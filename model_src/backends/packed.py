@@ -5,22 +5,25 @@ sentence ends; only attention, windows of words and the maximum of a filter do. 
 neighbours of one length together, and ``Predictor`` sorts them.
 """
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model_src.backends.jit import script
+from model_src.backends.common import Rows
+from model_src.backends.jit import freeze, script
 from model_src.classifier import Classifier
 from model_src.embeddings.glove import GloveEmbedding
 from model_src.interfaces import Embedding
 from model_src.lean.convolutions import LeanConvolutions, LeanDsa, Windows, refine
 from model_src.lean.transformer import Layer, LeanTransformer
+from model_src.tokenizer import pad_batch
 
 
-def packed(model: Classifier) -> Classifier | None:
-    """Turn ``model``, in its lean form, into one that takes sentences of several lengths.
+def packed(model: Classifier) -> nn.Module | None:
+    """Turn ``model``, in its lean form, into one that computes no padding.
 
     Returns:
-        ``model``, or None for BART, which has no such form.
+        What maps ids and mask ``[batch, seq]`` to logits, or None for BART, which has no such form.
 
     """
     embedding = model.embedding
@@ -32,29 +35,77 @@ def packed(model: Classifier) -> Classifier | None:
         return model
     if not isinstance(embedding, GloveEmbedding):
         return None
-    model.embedding = PackedWords(embedding)
+    gap = 0
     for part in model.encoder.modules():
         if isinstance(part, Windows):
             part.slide = script(_slide)
+            gap = max(gap, part.before, part.after)
         elif isinstance(part, LeanConvolutions):
             part.most = script(_most)
         elif isinstance(part, LeanDsa):
             part.refine = script(_refine)
-    return model
+    return PackedWords(model, gap).eval()
 
 
-class PackedWords(Embedding):
-    """Word vectors of sentences one after another."""
+def frozen(form: nn.Module) -> Rows:
+    """Freeze what ``packed`` has made into a graph that is given sentences as they are."""
+    if not isinstance(form, PackedWords):
+        graph = freeze(form)
+        return lambda rows: graph(*pad_batch(rows, 0))
+    gap = form.gap
+    words = freeze(form.words, laid_out([[1] * 3, [1] * 2], gap))
+    return lambda rows: words(*laid_out(rows, gap))
 
-    def __init__(self, whole: GloveEmbedding) -> None:
-        """Share the table of ``whole``."""
+
+class Words(nn.Module):
+    """A classifier of words whose sentences lie one after another."""
+
+    def __init__(self, model: Classifier) -> None:
+        """Share the layers of ``model``, whose encoder knows what comes in a mask's place."""
         super().__init__()
-        self.whole, self.hidden_size = whole, whole.hidden_size
+        self.model = model
+
+    def forward(self, ids: Tensor, sizes: Tensor, places: Tensor) -> Tensor:
+        """Map what ``laid_out`` makes to ``[batch, labels]``."""
+        logits: Tensor = self.model(ids, (sizes, places))
+        return logits
+
+
+class PackedWords(nn.Module):
+    """The same for padded sentences."""
+
+    def __init__(self, model: Classifier, gap: int) -> None:
+        """Take what ``Words`` takes, and the zeros that its windows need between sentences."""
+        super().__init__()
+        self.words, self.gap = Words(model), gap
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Map ids and mask ``[batch, seq]`` to ``[tokens, hidden]``."""
-        vectors: Tensor = self.whole(script(_real)(ids, mask), mask)
-        return vectors
+        """Map ids and mask ``[batch, seq]`` to ``[batch, labels]``."""
+        logits: Tensor = self.words(*script(_laid_out)(ids, mask, self.gap))
+        return logits
+
+
+def laid_out(rows: list[list[int]], gap: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Lay sentences one after another, all int64.
+
+    Returns:
+        The ids ``[tokens]``, the tokens of each sentence ``[batch]``, and the place of each token
+        ``[tokens]`` where at least ``gap`` places are free between two sentences.
+
+    """
+    ids = [each for row in rows for each in row]
+    sizes = np.array([len(row) for row in rows])
+    places = np.arange(len(ids)) + np.repeat(np.arange(len(rows)) * gap, sizes)
+    return torch.from_numpy(np.array(ids)), torch.from_numpy(sizes), torch.from_numpy(places)
+
+
+def _laid_out(ids: Tensor, mask: Tensor, gap: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Do what ``laid_out`` does, with more free places; of one sentence nobody needs them."""
+    sizes = mask.sum(dim=1)
+    if len(ids) == 1 and bool(mask.all()):
+        return ids.flatten(), sizes, sizes
+    places = torch.constant_pad_nd(mask, [0, gap]).flatten().nonzero().flatten()
+    return ids.masked_select(mask), sizes, places
 
 
 class PackedTransformer(Embedding):
@@ -134,30 +185,22 @@ def _attend(qkv: Tensor, lengths: Tensor, bias: Tensor | None, heads: int, first
     return torch.cat(parts)
 
 
-def _real(ids: Tensor, mask: Tensor) -> Tensor:
-    """Return the ids ``[tokens]`` that ``mask`` does not hide."""
-    if len(ids) == 1 and bool(mask.all()):
-        return ids.flatten()
-    return ids.masked_select(mask)
-
-
-def _slide(x: Tensor, mask: Tensor, before: int, after: int) -> Tensor:
-    """Do what ``slide`` of the lean forms does for ``[tokens, in]``."""
+def _slide(x: Tensor, layout: tuple[Tensor, Tensor], before: int, after: int) -> Tensor:
+    """Do what ``slide`` of the lean forms does for ``[tokens, in]``; ``layout``: sizes, places."""
+    sizes, places = layout
     width = x.shape[1]
     size = (before + 1 + after) * width
-    if len(mask) == 1:
+    if len(sizes) == 1:
         return torch.constant_pad_nd(x, [0, 0, before, after]).flatten().unfold(0, size, width)
-    # Before each sentence, and after the last, lie the zeros that both of its sides see.
-    gap = max(before, after)
-    starts = torch.constant_pad_nd(mask, [gap - before, before]).flatten().nonzero().flatten()
-    apart = torch.zeros([len(mask) * (mask.shape[1] + gap) + gap, width], dtype=x.dtype)
-    apart[before:].index_copy_(0, starts, x)
-    return apart.flatten().unfold(0, size, width).index_select(0, starts)
+    # Between two sentences lie the zeros that both of them see.
+    apart = torch.zeros([before + int(places[-1]) + 1 + after, width], dtype=x.dtype)
+    apart[before:].index_copy_(0, places, x)
+    return apart.flatten().unfold(0, size, width).index_select(0, places)
 
 
-def _most(features: Tensor, mask: Tensor) -> Tensor:
+def _most(features: Tensor, layout: tuple[Tensor, Tensor]) -> Tensor:
     """Map features ``[tokens, filters]`` to the largest of each sentence ``[batch, filters]``."""
-    sizes: list[int] = mask.sum(dim=1).tolist()
+    sizes: list[int] = layout[0].tolist()
     found = torch.empty([len(sizes), features.shape[1]], dtype=features.dtype)
     start = 0
     for i, size in enumerate(sizes):
@@ -168,13 +211,13 @@ def _most(features: Tensor, mask: Tensor) -> Tensor:
 
 def _refine(
     projected: Tensor,
-    mask: Tensor,
+    layout: tuple[Tensor, Tensor],
     attentions: int,
     iterations: int,
     padded: bool,  # noqa: FBT001 - TorchScript
 ) -> Tensor:
     """Do what ``refine`` of the lean forms does for ``[tokens, attentions * size]``."""
-    sizes: list[int] = mask.sum(dim=1).tolist()
+    sizes: list[int] = layout[0].tolist()
     parts: list[Tensor] = []
     start, i = 0, 0
     while i < len(sizes):

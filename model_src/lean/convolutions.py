@@ -36,7 +36,7 @@ class Windows(nn.Module):
             rows.append(weight.transpose(1, 2).flatten(1))
             biases.append(convolution.bias)
         self.linear = linear(torch.cat(rows), torch.cat(biases))
-        self.slide: Callable[[Tensor, Tensor, int, int], Tensor] = slide
+        self.slide: Callable[[Tensor, Any, int, int], Tensor] = slide
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Map ``[..., in]`` to ``[..., filters]``; see ``slide``."""
@@ -53,7 +53,7 @@ class LeanConvolutions(nn.Module):
         """Take the weights of ``module``; see ``lean`` for ``padded``."""
         super().__init__()
         self.windows, self.padded = Windows(list(module.convolutions)), padded
-        self.most: Callable[[Tensor, Tensor], Tensor] = most
+        self.most: Callable[[Tensor, Any], Tensor] = most
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Map hidden ``[batch, seq, in]`` and mask ``[batch, seq]`` to ``[batch, out]``."""
@@ -102,7 +102,7 @@ class LeanDsa(nn.Module):
         self.padded = padded
         self.project, self.iterations = module.project, module.iterations
         self.attentions = module.attentions
-        self.refine: Callable[[Tensor, Tensor, int, int, bool], Tensor] = refine
+        self.refine: Callable[[Tensor, Any, int, int, bool], Tensor] = refine
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Map hidden ``[batch, seq, in]`` and mask ``[batch, seq]`` to ``[batch, out]``."""
