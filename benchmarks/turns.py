@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from model_src.backends.common import Unpadded
 from model_src.decode import decode
 from model_src.predictor import Predictor
 from model_src.tokenizer import pad_batch
@@ -41,20 +42,22 @@ def stages(predictor: Predictor, texts: list[str], rounds: int) -> dict[str, flo
     """Return the median ms of each of ``STAGES`` of an answer to one sentence."""
     bundle, tokenizer = predictor.bundle, predictor.bundle.tokenizer
     found: dict[str, list[float]] = {name: [] for name in STAGES}
-    now = time.perf_counter
+    now, own = time.perf_counter, isinstance(predictor.backend, Unpadded)
     with torch.inference_mode():
         for text in texts * rounds:
             marks = [now()]
             rows = tokenizer.encode_batch([text])
             marks.append(now())
-            tensors = pad_batch(rows, tokenizer.pad_id)
+            # some make their own, which is a part of the model then
+            tensors = None if own else pad_batch(rows, tokenizer.pad_id)
             marks.append(now())
-            logits = predictor.backend(*tensors)
+            logits = predictor.backend(*tensors) if tensors else predictor.logits(rows)
             marks.append(now())
             decode(logits, bundle.labels, multi_label=bool(bundle.config.multi_label))
             marks.append(now())
-            for own, (began, ended) in zip(found.values(), itertools.pairwise(marks), strict=True):
-                own.append(ended - began)
+            spans = itertools.pairwise(marks)
+            for times, (began, ended) in zip(found.values(), spans, strict=True):
+                times.append(ended - began)
     return {name: _ms(own) for name, own in found.items()}
 
 

@@ -24,15 +24,20 @@ _READ, _CODEC = "retrieve_msg", "ts.protocol.otf_message_handler"
 _SERVICE = "ts.service"
 _PREDICT = b"I"
 _CHUNK = 65_536
-# Headers up to so many bytes are kept once they were read: 1,024 of a client's own are 2 MB.
-_BLOCK = 1024
+# Headers of up to so many bytes are kept as they came and as they were read, keys among them.
+# Clients send the same again and again, but for the length of a body: hence a thousand of them,
+# some megabytes.
+_BLOCK, _BLOCKS = 1024, 1024
 _number = struct.Struct("!i").unpack_from
 _size = struct.Struct("!i").pack
 _END = _size(-1)
 
 
 class Call(NamedTuple):
-    """A request: its id as it goes back, headers by name in lower case, the fields of its body."""
+    """A request: its id as it goes back, headers by name in lower case, the fields of its body.
+
+    Other requests may share the headers: they can only be read.
+    """
 
     id: bytes
     headers: Mapping[str, str]
@@ -93,14 +98,12 @@ class Reader:
         return None if size < 0 else name
 
     def _headers(self, connection: Connection) -> Mapping[str, str]:
-        """Return the headers of a request: those of a client hardly change from one to the next."""
-        end = self._data.find(_END, self._at)
-        known = 0 <= end - self._at <= _BLOCK
-        found = _known(self._data[self._at : end]) if known else None
-        if found is None:
-            return _named(self._pairs(connection, typed=False))
-        self._at = end + len(_END)
-        return found
+        """Return the headers of a request; most were read before."""
+        end = self._data.find(_END, self._at, self._at + _BLOCK + len(_END))
+        if end >= 0 and (found := _read(self._data[self._at : end])) is not None:
+            self._at = end + len(_END)
+            return found
+        return _named(self._pairs(connection, typed=False))
 
     def _pairs(self, connection: Connection, *, typed: bool) -> list[tuple[bytes, bytes]]:
         """Return names with their values up to a mark; ``typed`` ones have a content type between.
@@ -174,15 +177,15 @@ def install(answer: Callable[[list[Call]], list[Reply]]) -> bool:
     return True
 
 
-def _named(pairs: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    return {name.decode().lower(): value.decode() for name, value in pairs}
+def _named(pairs: Iterable[tuple[bytes, bytes]]) -> Mapping[str, str]:
+    return MappingProxyType({name.decode().lower(): value.decode() for name, value in pairs})
 
 
-@functools.lru_cache(maxsize=1024)
-def _known(block: bytes) -> Mapping[str, str] | None:
-    """Return the headers that stand before a mark, or None where it is a value that is null.
+@functools.lru_cache(maxsize=_BLOCKS)
+def _read(block: bytes) -> Mapping[str, str] | None:
+    """Return the headers of ``block``, or None where it does not end between two of them.
 
-    Nothing else looks like the mark: no length does, and no text in UTF-8.
+    Then what looked like the mark behind it was something else: a value that is null.
     """
     parts = []
     at = 0
@@ -194,7 +197,7 @@ def _known(block: bytes) -> Mapping[str, str] | None:
         at += 4 + size
     if at > len(block) or len(parts) % 2:
         return None
-    return MappingProxyType(_named(zip(parts[::2], parts[1::2], strict=True)))
+    return _named(zip(parts[::2], parts[1::2], strict=True))
 
 
 def _field(text: str) -> bytes:

@@ -27,7 +27,7 @@ class Choice:
     @classmethod
     def of(cls, top_k: object = None, threshold: object = None) -> "Choice":
         """Check what a client sent; raises RequestError without repeating it."""
-        if top_k is threshold is None:
+        if top_k is None and threshold is None:
             return ALL
         if top_k is not None and not (type(top_k) is int and top_k >= 1):
             raise RequestError("top_k must be a whole number of 1 or more")
@@ -84,6 +84,8 @@ class Prediction(NamedTuple):
 
 class MultiPrediction(Prediction):
     """Any number of labels: ``label`` joins them all, ``score`` is the highest probability."""
+
+    __slots__ = ()
 
     @classmethod
     def of(cls, scores: dict[str, float]) -> Self:

@@ -30,7 +30,6 @@ class Predictor:
     def __init__(self, bundle: Bundle, backend: Backend, *, pads: bool = True) -> None:
         """Join what ``load`` has read; ``pads`` says whether the backend computes padding."""
         self.bundle, self.backend, self.pads = bundle, backend, pads
-        self._run = backend.rows if isinstance(backend, Unpadded) else self._padded
         self.tokens = 0  # read so far
 
     @classmethod
@@ -75,7 +74,7 @@ class Predictor:
             alone = len(rows) == 1  # a fortieth of such an answer's time is what is left out here
             lengths = [len(row) for row in rows]
             for batch in [[0]] if alone else batches(lengths, batch_size, pads=self.pads):
-                logits = self._run([rows[i] for i in batch])
+                logits = self.logits([rows[i] for i in batch])
                 answers += decode(logits, bundle.labels, multi_label=multi)
                 order += batch
         for i, answer in zip(order, tuple(answers), strict=True):
@@ -83,7 +82,10 @@ class Predictor:
             answers[i] = answer._replace(truncated=True) if cut else answer
         return answers
 
-    def _padded(self, rows: list[list[int]]) -> Tensor:
+    def logits(self, rows: list[list[int]]) -> Tensor:
+        """Map the ids of sentences to ``[batch, labels]``, all at once."""
+        if isinstance(self.backend, Unpadded):
+            return self.backend.run(rows)
         return self.backend(*pad_batch(rows, self.bundle.tokenizer.pad_id))
 
 

@@ -238,7 +238,10 @@ def _pad_id(fast: Fast) -> int:
 
 
 def pad_batch(rows: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Pad to the longest row: ids ``[batch, seq]`` int64 and mask ``[batch, seq]`` bool."""
+    """Pad to the longest row: ids ``[batch, seq]`` int64 and mask ``[batch, seq]`` bool.
+
+    The mask may be shared by all batches of its shape: nobody may write into it.
+    """
     lengths = {*map(len, rows)}
     # By numpy, which reads lists in a third of the time that torch takes.
     if len(lengths) == 1:
@@ -253,7 +256,7 @@ def pad_batch(rows: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
 
 @functools.lru_cache(maxsize=1024)
 def _all(batch: int, length: int) -> Tensor:
-    """Return a mask that hides nothing, of which nobody may change anything.
+    """Return a mask that hides nothing.
 
     A tenth of a lone answer's time is saved by not making it: other work in between leaves the
     caches without torch's code.

@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from model_src.decode import Prediction
@@ -160,26 +159,24 @@ def _latencies(every: list[Predictor], texts: list[str]) -> list[dict[str, float
     found: list[dict[str, float]] = [{} for _ in every]
     for length in LENGTHS:
         row = list(itertools.islice(known, min(length, bundle.config.n_ctx)))
-        ids = torch.tensor([row])
-        for each, times in zip(found, _times(every, ids), strict=True):
+        for each, times in zip(found, _times(every, row), strict=True):
             each[str(len(row))] = round(statistics.median(times) * 1000, 3)
     return found
 
 
-def _times(every: list[Predictor], ids: Tensor) -> list[list[float]]:
-    """Return the seconds of each predictor's calls on ids ``[1, seq]``, measured in turns."""
-    mask = torch.ones_like(ids, dtype=torch.bool)
+def _times(every: list[Predictor], row: list[int]) -> list[list[float]]:
+    """Return the seconds of each predictor's calls on the ids of one sentence, in turns."""
     times: list[list[float]] = [[] for _ in every]
     with torch.inference_mode():
         for predictor in every:
             for _ in range(_WARM_UP):
-                predictor.backend(ids, mask)
+                predictor.logits([row])
         end = time.perf_counter() + _SECONDS * len(every)
         for _ in range(_ROUNDS):
             for predictor, own in zip(every, times, strict=True):
                 for _ in range(_CALLS):
                     began = time.perf_counter()
-                    predictor.backend(ids, mask)
+                    predictor.logits([row])
                     own.append(time.perf_counter() - began)
             if time.perf_counter() > end:
                 break

@@ -208,9 +208,10 @@ def test_a_call_for_a_stream_gets_its_answer_and_costs_no_worker(live: Server) -
 def stopped(server: Server) -> Iterator[None]:
     """Let no worker answer: a fast one answers within any time-out that a client can have."""
     pids = [each["pid"] for each in server.workers(NAME)]
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
+    assert pids
     try:
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
         yield
     finally:
         for pid in pids:

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from model_src.backends import FORMATS, eager, int8
-from model_src.backends.common import EXAMPLE, Backend, Rows, by_length, cpu_has
+from model_src.backends.common import EXAMPLE, Backend, RunRows, by_length, cpu_has
 from model_src.bundle import Bundle
 from model_src.errors import BundleError
 from model_src.lean import lean
@@ -80,9 +80,9 @@ def test_a_mixed_batch_is_one_run_with_the_bits_of_its_sentences_alone(
     tiny: Models, pair: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """But of BART, which has no packed form and a run for each length."""
-    given: list[Rows | None] = []
+    given: list[RunRows | None] = []
 
-    def spied(run: Backend, mixed: Rows | None) -> Backend:
+    def spied(run: Backend, mixed: RunRows | None) -> Backend:
         given.append(mixed)
         return by_length(run, mixed)
 

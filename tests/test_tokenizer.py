@@ -143,6 +143,9 @@ def test_padding_is_marked_by_the_mask() -> None:
     ids, mask = pad_batch([[5, 6, 7], [8]], 0)
     assert ids.tolist() == [[5, 6, 7], [8, 0, 0]]
     assert mask.tolist() == [[True, True, True], [True, False, False]]
+    ids, mask = pad_batch([[1, 2], [3, 4]], 0)
+    assert ids.tolist() == [[1, 2], [3, 4]]
+    assert mask.tolist() == [[True, True], [True, True]]
 
 
 def test_the_mask_of_a_sentence_alone_serves_training_after_answers() -> None:

@@ -111,16 +111,39 @@ def test_it_reads_what_torchserve_reads(seed: int, monkeypatch: pytest.MonkeyPat
         reader(mine)
 
 
-def test_headers_that_were_read_are_kept_as_they_are_and_only_short_ones() -> None:
-    wire._known.cache_clear()
-    long: Pairs = [*JSON, ("X-Long", "x" * wire._BLOCK)]
-    for headers, kept in ((JSON, 1), (JSON, 1), (long, 1), ([*JSON, ("X-Other", "1")], 2)):
-        _, (call,) = wire.Reader()(Pieces(b"I" + request(0, headers) + END, 3))
+class Whole(Pieces):
+    """A connection on which all has arrived."""
+
+    def recv(self, size: int, flags: int = 0, /) -> bytes:
+        """Return as much as is asked for."""
+        self.calls += 1
+        found, self.content = self.content[:size], self.content[size:]
+        return found
+
+
+def block(headers: Pairs) -> bytes:
+    """Headers as they come before their mark."""
+    return b"".join(field(a) + field(b) for a, b in headers)
+
+
+def test_short_headers_are_read_once_and_nobody_can_change_them() -> None:
+    wire._read.cache_clear()
+    fits: Pairs = [("x", "y" * (wire._BLOCK - len(block([("x", "")]))))]
+    assert len(block(fits)) == wire._BLOCK
+    more: Pairs = [("x", str(fits[0][1]) + "y")]
+    for headers, kept, hits in ((JSON, 1, 0), (JSON, 1, 1), (fits, 2, 1), (more, 2, 1), ([], 3, 1)):
+        _, (call,) = wire.Reader()(Whole(b"I" + request(0, headers) + END, 0))
         assert call.headers == {str(name).lower(): value for name, value in headers}
-        assert wire._known.cache_info().currsize <= kept
-    _, calls = wire.Reader()(Pieces(b"I" + request(0, JSON) * 2 + END, 3))
-    with pytest.raises(TypeError):  # the next request may share them
-        calls[0].headers["x"] = "y"  # type: ignore[index]
+        assert (wire._read.cache_info().currsize, wire._read.cache_info().hits) == (kept, hits)
+        with pytest.raises(TypeError):
+            call.headers["x"] = "z"  # type: ignore[index]
+
+
+@pytest.mark.parametrize("wrong", [field("a"), block(JSON)[:-1], b"\0\0", b"\xff\xff\xff\xfe"])
+def test_headers_that_do_not_end_where_the_mark_seems_to_be_are_read_the_long_way(
+    wrong: bytes,
+) -> None:
+    assert wire._read(wrong) is None
 
 
 def test_a_form_of_many_fields_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -176,12 +199,6 @@ def test_it_writes_what_torchserve_writes() -> None:
 
 
 def test_what_has_arrived_is_read_at_once() -> None:
-    class Whole(Pieces):
-        def recv(self, size: int, flags: int = 0, /) -> bytes:
-            self.calls += 1
-            found, self.content = self.content[:size], self.content[size:]
-            return found
-
     sent = message([b"x"] * 8)
     mine, theirs = Whole(sent, 0), Whole(sent, 0)
     wire.Reader()(mine)

@@ -28,7 +28,7 @@ class Backend(Protocol):
 
 
 # Maps the ids of sentences, a list each, to logits ``[batch, labels]``.
-Rows = Callable[[list[list[int]]], Tensor]
+RunRows = Callable[[list[list[int]]], Tensor]
 
 # What graphs are traced with: ids and mask of two sentences, one of them padded.
 EXAMPLE = (
@@ -75,14 +75,14 @@ def fill(model: nn.Module, tensors: dict[str, Tensor]) -> None:
 class Unpadded:
     """A backend that would rather have sentences as they are than padded."""
 
-    def __init__(self, rows: Rows) -> None:
-        """Take what maps the ids of sentences to their logits."""
-        self.rows = rows
+    def __init__(self, run: RunRows) -> None:
+        """Take what runs them."""
+        self.run = run
 
     def __call__(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Do what ``Backend`` says."""
         lengths = mask.sum(dim=1).tolist()
-        return self.rows([row[:n] for row, n in zip(ids.tolist(), lengths, strict=True)])
+        return self.run([row[:n] for row, n in zip(ids.tolist(), lengths, strict=True)])
 
 
 def one_by_one(run: Backend) -> Unpadded:
@@ -92,10 +92,15 @@ def one_by_one(run: Backend) -> Unpadded:
     of a coarser value. A sentence alone always meets the same kernels, so its answer never depends
     on its mates.
     """
-    return Unpadded(lambda rows: torch.cat([run(*pad_batch([row], 0)) for row in rows]))
+
+    def alone(rows: list[list[int]]) -> Tensor:
+        every = [run(*pad_batch([row], 0)) for row in rows]
+        return every[0] if len(every) == 1 else torch.cat(every)
+
+    return Unpadded(alone)
 
 
-def by_length(run: Backend, mixed: Rows | None = None) -> Unpadded:
+def by_length(run: Backend, mixed: RunRows | None = None) -> Unpadded:
     """Run sentences of one length together and without padding.
 
     Rounding turns the last bits, in which padding makes fp32 kernels differ, into whole steps of a
@@ -137,7 +142,7 @@ def _ignores_mates(run: Backend) -> bool:
     return True
 
 
-def _equals(mixed: Rows, run: Backend) -> bool:
+def _equals(mixed: RunRows, run: Backend) -> bool:
     """Try whether ``mixed`` has the bits that ``run`` has for each sentence alone."""
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode():

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from model_src.backends.common import Rows
+from model_src.backends.common import RunRows
 from model_src.backends.jit import freeze, script
 from model_src.classifier import Classifier
 from model_src.embeddings.glove import GloveEmbedding
@@ -17,6 +17,10 @@ from model_src.interfaces import Embedding
 from model_src.lean.convolutions import LeanConvolutions, LeanDsa, Windows, refine
 from model_src.lean.transformer import Layer, LeanTransformer
 from model_src.tokenizer import pad_batch
+
+# What encoders of words are given in the place of a mask: the tokens of each sentence ``[batch]``,
+# and the place of each token ``[tokens]`` where zeros are free between two sentences; both int64.
+Layout = tuple[Tensor, Tensor]
 
 
 def packed(model: Classifier) -> nn.Module | None:
@@ -47,8 +51,11 @@ def packed(model: Classifier) -> nn.Module | None:
     return PackedWords(model, gap).eval()
 
 
-def frozen(form: nn.Module) -> Rows:
-    """Freeze what ``packed`` has made into a graph that is given sentences as they are."""
+def frozen(form: nn.Module) -> RunRows:
+    """Freeze what ``packed`` has made into a graph that is given sentences as they are.
+
+    Transformers still get them padded, by any id: they look up none that the mask hides.
+    """
     if not isinstance(form, PackedWords):
         graph = freeze(form)
         return lambda rows: graph(*pad_batch(rows, 0))
@@ -58,10 +65,10 @@ def frozen(form: nn.Module) -> Rows:
 
 
 class Words(nn.Module):
-    """A classifier of words whose sentences lie one after another."""
+    """A classifier of words for sentences that ``laid_out`` has put one after another."""
 
     def __init__(self, model: Classifier) -> None:
-        """Share the layers of ``model``, whose encoder knows what comes in a mask's place."""
+        """Share the layers of ``model``, whose encoder takes a ``Layout`` for its mask."""
         super().__init__()
         self.model = model
 
@@ -72,10 +79,10 @@ class Words(nn.Module):
 
 
 class PackedWords(nn.Module):
-    """The same for padded sentences."""
+    """The same for sentences that come padded, as those of ``torchscript`` do."""
 
     def __init__(self, model: Classifier, gap: int) -> None:
-        """Take what ``Words`` takes, and the zeros that its windows need between sentences."""
+        """Take what ``Words`` takes, and how many zeros its windows need between sentences."""
         super().__init__()
         self.words, self.gap = Words(model), gap
 
@@ -89,18 +96,18 @@ def laid_out(rows: list[list[int]], gap: int) -> tuple[Tensor, Tensor, Tensor]:
     """Lay sentences one after another, all int64.
 
     Returns:
-        The ids ``[tokens]``, the tokens of each sentence ``[batch]``, and the place of each token
-        ``[tokens]`` where at least ``gap`` places are free between two sentences.
+        The ids ``[tokens]``, and both parts of a ``Layout`` with ``gap`` places free.
 
     """
-    ids = [each for row in rows for each in row]
-    sizes = np.array([len(row) for row in rows])
-    places = np.arange(len(ids)) + np.repeat(np.arange(len(rows)) * gap, sizes)
-    return torch.from_numpy(np.array(ids)), torch.from_numpy(sizes), torch.from_numpy(places)
+    ids = np.array([each for row in rows for each in row], dtype=np.int64)
+    sizes = np.array([len(row) for row in rows], dtype=np.int64)
+    before = np.repeat(np.arange(len(rows), dtype=np.int64) * gap, sizes)
+    places = before + np.arange(len(ids), dtype=np.int64)
+    return torch.from_numpy(ids), torch.from_numpy(sizes), torch.from_numpy(places)
 
 
 def _laid_out(ids: Tensor, mask: Tensor, gap: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Do what ``laid_out`` does, with more free places; of one sentence nobody needs them."""
+    """Do what ``laid_out`` does, with more places free; of one sentence nobody reads them."""
     sizes = mask.sum(dim=1)
     if len(ids) == 1 and bool(mask.all()):
         return ids.flatten(), sizes, sizes
@@ -185,8 +192,8 @@ def _attend(qkv: Tensor, lengths: Tensor, bias: Tensor | None, heads: int, first
     return torch.cat(parts)
 
 
-def _slide(x: Tensor, layout: tuple[Tensor, Tensor], before: int, after: int) -> Tensor:
-    """Do what ``slide`` of the lean forms does for ``[tokens, in]``; ``layout``: sizes, places."""
+def _slide(x: Tensor, layout: Layout, before: int, after: int) -> Tensor:
+    """Do what ``slide`` of the lean forms does for ``[tokens, in]``."""
     sizes, places = layout
     width = x.shape[1]
     size = (before + 1 + after) * width
@@ -198,7 +205,7 @@ def _slide(x: Tensor, layout: tuple[Tensor, Tensor], before: int, after: int) ->
     return apart.flatten().unfold(0, size, width).index_select(0, places)
 
 
-def _most(features: Tensor, layout: tuple[Tensor, Tensor]) -> Tensor:
+def _most(features: Tensor, layout: Layout) -> Tensor:
     """Map features ``[tokens, filters]`` to the largest of each sentence ``[batch, filters]``."""
     sizes: list[int] = layout[0].tolist()
     found = torch.empty([len(sizes), features.shape[1]], dtype=features.dtype)
@@ -211,7 +218,7 @@ def _most(features: Tensor, layout: tuple[Tensor, Tensor]) -> Tensor:
 
 def _refine(
     projected: Tensor,
-    layout: tuple[Tensor, Tensor],
+    layout: Layout,
     attentions: int,
     iterations: int,
     padded: bool,  # noqa: FBT001 - TorchScript

@@ -1,7 +1,8 @@
 """The encoders of word vectors in products of matrices, which runtimes do best and can quantize.
 
 What depends on where a sentence ends is a function of its own in each part: ``backends.packed``
-puts others there, for sentences that lie one after another.
+puts others there, for sentences that lie one after another. What is called mask below is then its
+``Layout``, which the other functions only hand on.
 """
 
 from collections.abc import Callable, Sequence
