@@ -1,6 +1,7 @@
 """Settings of a served model are chosen by a rule from what was measured; nothing is left over."""
 
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,27 @@ def test_an_archive_is_tuned_with_evidence_and_the_project_is_left_as_it_is(
     assert str(Setting.of(settings)) == evidence["chosen"]
     assert set(settings) == set(MODEL_CONFIG)
     assert "| batches | 1 | 1 | 1 |" in mar.with_suffix(".tune.md").read_text(encoding="utf-8")
+
+
+def test_config_properties_changes_only_when_that_is_asked_for(
+    mar: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """With the verb itself; only the measurement is made up."""
+    before = PROPERTIES.read_bytes()
+    own, faster = tmp_path / "config.properties", {"netty_client_threads": "7"}
+    own.write_bytes(before)
+    steps = {name: [trial(1, 1.0, {})] for name in ("batches", "workers", "server")}
+    found = Archive.read(mar)
+    tuned = tune.Tuned(found, steps, Setting.of(found.settings), faster)
+    monkeypatch.setattr(tune, "tune", lambda *_, **__: tuned)
+    monkeypatch.setattr(tune, "write_properties", partial(tune.write_properties, path=own))
+    options = ["serve", "tune", "tiny", "--model_store", mar.parent, "--run_dir", tmp_path / "run"]
+    assert "netty_client_threads=7 in config.properties would be" in verb(capsys, *options)
+    assert own.read_bytes() == before
+    said = verb(capsys, *options, "--server_wide")
+    assert "has netty_client_threads=7 now" in said
+    assert "netty_client_threads=7" in own.read_text(encoding="utf-8").splitlines()
+    assert PROPERTIES.read_bytes() == before
 
 
 def test_an_interruption_leaves_no_process_and_the_archive_as_it_was(
