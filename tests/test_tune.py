@@ -162,10 +162,10 @@ def test_config_properties_changes_only_when_that_is_asked_for(
     tuned = tune.Tuned(found, steps, Setting.of(found.settings), faster)
     monkeypatch.setattr(tune, "tune", lambda *_, **__: tuned)
     monkeypatch.setattr(tune, "write_properties", partial(tune.write_properties, path=own))
-    options = ["serve", "tune", "tiny", "--model_store", mar.parent, "--run_dir", tmp_path / "run"]
-    assert "netty_client_threads=7 in config.properties would be" in verb(capsys, *options)
+    options = ["tune", "tiny", f"--model_store={mar.parent}", f"--run_dir={tmp_path / 'run'}"]
+    assert "netty_client_threads=7 in config.properties would be" in verb(capsys, "serve", *options)
     assert own.read_bytes() == before
-    said = verb(capsys, *options, "--server_wide")
+    said = verb(capsys, "serve", *options, "--server_wide")
     assert "has netty_client_threads=7 now" in said
     assert "netty_client_threads=7" in own.read_text(encoding="utf-8").splitlines()
     assert PROPERTIES.read_bytes() == before
