@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from model_src.bundle import EXPORT, MANIFEST, Bundle, check, seal
-from model_src.errors import BundleError
+from model_src.errors import BundleError, ServerError
+from serving import store
 from serving.archive import archive, holds
 from serving.export import export
 from tests.conftest import SERVED, Models
@@ -112,3 +113,12 @@ def test_exporting_again_gives_an_equal_archive(
     again = export(source, "int8", tmp_path / name, texts, gold, accept=True).folder
     mar = archive(again, name, tmp_path)
     assert mar.read_bytes() == (model_store / f"{name}.mar").read_bytes()
+
+
+def test_an_archive_is_named_by_its_name_its_file_or_its_path(tmp_path: Path) -> None:
+    mar = tmp_path / "tiny.mar"
+    mar.touch()
+    for name in ("tiny", "tiny.mar", str(mar)):
+        assert store.find(tmp_path, name) == mar
+    with pytest.raises(ServerError, match=r"has no archive tinny\.mar; did you mean 'tiny'"):
+        store.find(tmp_path, "tinny.mar")
