@@ -27,9 +27,11 @@ EXACT = 1e-5
 MARKER = "quokkaquokka"  # must reach no log
 
 
-def post(live: Server, name: str, body: bytes, kind: str = "application/json") -> requests.Response:
+def post(
+    live: Server, name: str, body: bytes, kind: str = "application/json", encoding: str = "identity"
+) -> requests.Response:
     key = read_key(live.key_file, "inference")
-    headers = {"Authorization": f"Bearer {key}", "Content-Type": kind}
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": kind, "Content-Encoding": encoding}
     return requests.post(live.url(name), data=body, headers=headers, timeout=20)
 
 
