@@ -91,16 +91,15 @@ for _config, (_title, *_figures) in _GLOVE.items():
 ROWS["glove-cnn-taught"] = replace(
     ROWS["glove-cnn"],
     title=f"{ROWS['glove-cnn'].title}, taught by MPNet",
-    options=f"{_100D} --distill_copies 3 --epoch 5",
     teacher="mpnet-cls",
-    more={"sst2": "--distill_copies 1 --epoch 5"},
+    more={"snips": "--distill_copies 3 --epoch 5", "sst2": "--distill_copies 1 --epoch 5"},
 )
 for _config in ("minilm-cls", "minilm-cnn"):
     ROWS[f"{_config}-taught"] = replace(
         ROWS[_config],
         title=f"{ROWS[_config].title}, taught by MPNet",
         teacher="mpnet-cls",
-        more={"snips": "--distill_copies 1 --epoch 5", "sst2": "--distill_copies 1 --epoch 3"},
+        more={"snips": "--distill_copies 1 --epoch 5", "sst2": "--distill_copies 1 --epoch 2"},
     )
 # MiniLM teaches the DenseNets: MPNet takes hours to train on SST-2, and its answers long as well.
 for _config in ("densenet-cnn", "densenet-dsa"):
