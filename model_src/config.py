@@ -29,7 +29,7 @@ def _odd_rows(rows: list[list[int]]) -> bool:
 _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (_COUNTS, lambda v: 1 <= v < 2**31, "at least 1"),
     (
-        ("seed", "vocab_size", "min_count", "weight_decay", "distill_copies"),
+        ("seed", "vocab_size", "min_count", "weight_decay", "r_drop", "distill_copies"),
         lambda v: 0 <= v < 2**31,
         "0 or more",
     ),
@@ -116,6 +116,7 @@ class Config:
     max_grad_norm: float = _key(1.0, "gradient clipping")
     label_smoothing: float = _key(0.0, "label smoothing")
     word_dropout: float = _key(0.0, "share of words replaced by the mask or unknown word")
+    r_drop: float = _key(0.0, "weight of agreement of two passes by other dropout; 0: one pass")
     class_weights: bool = _key(False, "weigh labels by the inverse of their frequency")
     distill_weight: float = _key(1.0, "teacher: its share in the loss; at 1 labels play no part")
     distill_temperature: float = _key(2.0, "teacher: softness of both distributions")

@@ -237,6 +237,7 @@ def test_the_verb_gives_each_epoch_to_tensorboard_and_as_a_line_of_json(
     "key",
     [
         {"word_dropout": 0.3},
+        {"r_drop": 1.0},
         {"class_weights": True},
         {"use_amp": True},
         {"max_grad_norm": 1e-3},

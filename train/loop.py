@@ -225,10 +225,11 @@ class _Fit:
         total = 0.0
         for i, whole in enumerate(batches, 1):
             batch = whole.to(self.device)
+            ids, mask = (x.repeat(self.loss.passes, 1) for x in (batch.ids, batch.mask))
             # Processes exchange gradients once a step, with the last of its batches.
             with parallel.silent(self.parallel, until=i == len(batches)):
                 with self.precision.autocast:
-                    logits = self.parallel(self.drop_words(batch.ids), batch.mask)
+                    logits = self.parallel(self.drop_words(ids), mask)
                 loss = self.loss(logits.float(), batch) * (batch.share * batch.rows / rows)
                 total += loss.item()
                 if not math.isfinite(total):
