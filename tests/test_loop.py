@@ -64,6 +64,9 @@ def test_accumulated_batches_take_the_step_of_one_batch(
     loop.train(whole, loaded, tmp_path / "whole")
     loop.train(parts, loaded, tmp_path / "parts")
     assert losses(tmp_path / "parts") == pytest.approx(losses(tmp_path / "whole"), abs=1e-4)
+    # without dropout two passes agree, so R-Drop adds nothing
+    loop.train(dataclasses.replace(parts, r_drop=1.0), loaded, tmp_path / "twice")
+    assert losses(tmp_path / "twice") == pytest.approx(losses(tmp_path / "whole"), abs=1e-4)
 
 
 @pytest.mark.parametrize(("pair", "steps"), [(("glove", "cnn"), 1), (("bert", "cls"), 2)])
