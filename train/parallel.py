@@ -1,6 +1,7 @@
 """Data-parallel training: which of torchrun's processes this is, and how they agree."""
 
 import contextlib
+import gc
 import os
 from collections.abc import Iterator
 
@@ -34,6 +35,9 @@ def processes(device: torch.device) -> Iterator[torch.device]:
     try:
         yield device
     finally:
+        # A model that waits for the garbage collector keeps the group, whose threads would still
+        # run when the process ends: with one core for all it then dies of them now and then.
+        gc.collect()
         distributed.destroy_process_group()
 
 
