@@ -8,7 +8,7 @@ from typing import Any
 from tqdm import tqdm
 
 from benchmarks import machine, results
-from benchmarks.accuracy import Folders, Row, Say, trained
+from benchmarks.accuracy import Folders, Row, Say, meant, trained
 from benchmarks.contenders import REFUSED, cells
 from benchmarks.formats import made_with, same
 from benchmarks.formats_report import alike
@@ -40,7 +40,8 @@ def run(
         folders: where the results go and where ``benchmark accuracy`` has left the models; one
             that is not there is trained.
         rows: of the accuracy table.
-        choice: rows and formats; where none is named, all rows, or all formats that are not exact.
+        choice: rows and formats; where none is named, the rows for these data, or all formats
+            that are not exact.
         say: told the command of each training.
 
     Raises:
@@ -56,7 +57,7 @@ def run(
     if known.get("data") != loaded.fingerprint:
         known = {"data": loaded.fingerprint}
     known |= {"title": title, "machine": machine.describe(), "sentences": len(texts)}
-    for name in tqdm(names or rows, desc="models", unit=" models"):
+    for name in tqdm(names or meant(rows, data_dir), desc="models", unit=" models"):
         bundle = Bundle.read(trained(data_dir, folders, rows, name, say))
         rows_known = known.setdefault("cells", {})
         own = rows_known.get(name, {}).items()

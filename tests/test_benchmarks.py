@@ -53,6 +53,13 @@ def test_the_accuracy_table_is_made_once_and_only_its_changed_rows_again(
     assert (accuracy.trained(data_dir, folders, rows, "tiny", said.append) / "labels.json").exists()
     assert len(said) == 2
     assert table.exists()
+    # a row for other data is run where it is named only
+    rows["other"] = dataclasses.replace(row, seeds=1, sets=("elsewhere",))
+    said.clear()
+    accuracy.run(data_dir, folders, rows, [], said.append)
+    assert said == []
+    accuracy.run(data_dir, folders, rows, ["other"], said.append)
+    assert len(said) == 1
     # a teacher whose model is gone is trained again when a student needs it
     said.clear()
     shutil.rmtree(folders.models / "data-tiny-1")
