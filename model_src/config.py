@@ -116,7 +116,9 @@ class Config:
     max_grad_norm: float = _key(1.0, "gradient clipping")
     label_smoothing: float = _key(0.0, "label smoothing")
     word_dropout: float = _key(0.0, "share of words replaced by the mask or unknown word")
-    r_drop: float = _key(0.0, "weight of agreement of two passes by other dropout; 0: one pass")
+    r_drop: float = _key(
+        0.0, "R-Drop: weight of the agreement of two passes, each with its own dropout; 0: one pass"
+    )
     class_weights: bool = _key(False, "weigh labels by the inverse of their frequency")
     distill_weight: float = _key(1.0, "teacher: its share in the loss; at 1 labels play no part")
     distill_temperature: float = _key(2.0, "teacher: softness of both distributions")

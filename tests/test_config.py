@@ -58,6 +58,7 @@ def test_a_config_survives_being_written_and_read(tmp_path: Path) -> None:
         ({"lr_decay_steps": 0}, {}, "must be at least 1"),
         ({"seed": 2**70}, {}, "seed is"),
         ({"word_dropout": 1.0}, {}, "word_dropout is 1.0, but must be in"),
+        ({"r_drop": -1.0}, {}, "r_drop is -1.0, but must be 0 or more"),
         ({"distill_weight": 1.1}, {}, "distill_weight is 1.1, but must be in"),
         ({"gradient_accumulation_steps": 0}, {}, "must be at least 1"),
         ({}, {"amp_dtype": "bf16"}, "amp_dtype is bf16, but must be bfloat16 or float16"),
