@@ -54,10 +54,7 @@ def main(argv: list[str]) -> int:
     logging.getLogger("train").setLevel(logging.INFO)
     _listen()
     try:
-        verb = importlib.import_module(f"scripts.{name}")
-        parser = Parser(name, VERBS[name], verb.EXAMPLE)
-        verb.add_options(parser)
-        return int(verb.run(parser.parse(rest)) or 0)
+        return _run(name, rest)
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
@@ -84,6 +81,19 @@ def main(argv: list[str]) -> int:
         return 130
 
 
+def _run(name: str, words: list[str]) -> int:
+    """Run one verb; an interruption leaves it as one."""
+    try:
+        verb = importlib.import_module(f"scripts.{name}")
+        parser = Parser(name, VERBS[name], verb.EXAMPLE)
+        verb.add_options(parser)
+        return int(verb.run(parser.parse(words)) or 0)
+    except Exception as error:
+        if _began_as_interruption(error):
+            raise KeyboardInterrupt from error
+        raise
+
+
 def _listen() -> None:
     """Let SIGTERM, and the end of a terminal unless nohup has it ignored, do as Ctrl-C does."""
     signal.signal(signal.SIGTERM, _interrupt)
@@ -93,6 +103,19 @@ def _listen() -> None:
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def _began_as_interruption(error: BaseException | None) -> bool:
+    """Tell whether an interruption is at the root of ``error``.
+
+    One that comes while Python 3.11 makes a class, as imports do by the thousand, reaches us as a
+    RuntimeError, and as the file that cannot be loaded where somebody takes it for that.
+    """
+    while error:
+        if isinstance(error, RuntimeError) and isinstance(error.__cause__, KeyboardInterrupt):
+            return True
+        error = error.__context__
+    return False
 
 
 def _again(lost: "sys.UnraisableHookArgs") -> None:

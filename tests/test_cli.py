@@ -308,8 +308,12 @@ def test_a_terminal_that_closes_ends_a_verb_unless_nohup_was_said(tmp_path: Path
         "exec('stop()')",
         # Python drops what a destructor raises.
         "type('Owner', (), {'__del__': stop})() and None or sleep(20)",
+        # Python 3.11 makes a RuntimeError of what comes while a class is made,
+        "made()",
+        # and we an error of the user's, as if a file were broken.
+        "loaded()",
     ],
-    ids=["exec", "destructor"],
+    ids=["exec", "destructor", "class", "class, taken for a broken file"],
 )
 def test_an_interruption_ends_as_any_other_wherever_it_comes(tmp_path: Path, moment: str) -> None:
     (tmp_path / "interrupted.py").write_text(
@@ -317,6 +321,11 @@ def test_an_interruption_ends_as_any_other_wherever_it_comes(tmp_path: Path, mom
         "from time import sleep\n"
         "def stop(*_): raise KeyboardInterrupt\n"
         "from scripts import __main__ as front, predict\n"
+        "from model_src.errors import BundleError\n"
+        "def made(): type('Of', (), {'one': type('One', (), {'__set_name__': stop})()})\n"
+        "def loaded():\n"
+        "    try: made()\n"
+        "    except RuntimeError: raise BundleError('cannot be loaded') from None\n"
         "sys.unraisablehook = front._again\n"
         f"predict.run = lambda args: {moment}\n"
         "sys.exit(front.main(['predict', '--model_path', 'm', 'text']))\n",
