@@ -1,5 +1,6 @@
 """Settings of a served model are chosen by a rule from what was measured; nothing is left over."""
 
+import dataclasses
 import zipfile
 from functools import partial
 from pathlib import Path
@@ -157,9 +158,11 @@ def test_config_properties_changes_only_when_that_is_asked_for(
     before = PROPERTIES.read_bytes()
     own, faster = tmp_path / "config.properties", {"netty_client_threads": "7"}
     own.write_bytes(before)
-    steps = {name: [trial(1, 1.0, {})] for name in ("batches", "workers", "server")}
     found = Archive.read(mar)
-    tuned = tune.Tuned(found, steps, Setting.of(found.settings), faster)
+    said_by = Setting.of(found.settings)  # which a test before may have tuned
+    as_it_is = dataclasses.replace(trial(1, 1.0, {}), setting=said_by)
+    steps = {name: [as_it_is] for name in ("batches", "workers", "server")}
+    tuned = tune.Tuned(found, steps, said_by, faster)
     monkeypatch.setattr(tune, "tune", lambda *_, **__: tuned)
     monkeypatch.setattr(tune, "write_properties", partial(tune.write_properties, path=own))
     options = ["tune", "tiny", f"--model_store={mar.parent}", f"--run_dir={tmp_path / 'run'}"]
