@@ -5,10 +5,10 @@ import json
 import math
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from model_src.errors import ConfigError, nearest
 
@@ -51,11 +51,30 @@ _RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
-def _key(default: Any, text: str) -> Any:  # noqa: ANN401 - a field default is of any type
-    """Declare a key with its default and its one line of help."""
+class _Readers(NamedTuple):
+    """Whose keys these are: a title for help, and the classes of a config that read them."""
+
+    title: str
+    classes: frozenset[str]
+
+
+_CONVOLUTIONS = _Readers("cnn, densenet-cnn", frozenset({"cnn", "densenet-cnn"}))
+_HIDDEN = _Readers("cnn, densenet-dsa", frozenset({"cnn", "densenet-dsa"}))
+_DENSENET = _Readers("densenet", frozenset({"densenet-cnn", "densenet-dsa"}))
+_ATTENTION = _Readers("densenet-dsa", frozenset({"densenet-dsa"}))
+_GLOVE = _Readers("GloVe", frozenset({"glove"}))
+_BERT = _Readers(
+    "transformers",
+    frozenset({"bert", "albert", "roberta", "bart", "electra", "distilbert", "mpnet"}),
+)
+
+
+def _key(default: Any, text: str, readers: _Readers | None = None) -> Any:  # noqa: ANN401 - of any type
+    """Declare a key with its default, its one line of help and who reads it (None: all)."""
+    about = {"help": f"{readers.title}: {text}" if readers else text, "readers": readers}
     if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata={"help": text})
-    return field(default=default, metadata={"help": text})
+        return field(default_factory=lambda: list(default), metadata=about)
+    return field(default=default, metadata=about)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,38 +89,48 @@ class Config:
     )
     n_ctx: int = _key(100, "longest input in tokens; the rest is cut off")
     dropout: float = _key(0.2, "dropout before the last layer")
-    num_filters: int = _key(256, "cnn: filters for each kernel size")
-    kernel_sizes: list[int] = _key([2, 3, 4, 5, 6], "cnn: kernel sizes in tokens")
-    fc_hidden_size: int = _key(256, "cnn, densenet-dsa: width of the hidden layer")
+    num_filters: int = _key(256, "filters for each kernel size", _CONVOLUTIONS)
+    kernel_sizes: list[int] = _key([2, 3, 4, 5, 6], "kernel sizes in tokens", _CONVOLUTIONS)
+    fc_hidden_size: int = _key(256, "width of the hidden layer", _HIDDEN)
     densenet_kernels: list[list[int]] = _key(
-        [[1, 1], [3, 3], [3, 5], [3, 7], [3, 9]], "densenet: a row a depth, a size a column"
+        [[1, 1], [3, 3], [3, 5], [3, 7], [3, 9]],
+        "a row a depth, a size a column",
+        _DENSENET,
     )
-    densenet_first_num_filters: int = _key(200, "densenet: filters of the first row")
-    densenet_num_filters: int = _key(100, "densenet: filters of the other rows")
-    densenet_last_num_filters: int = _key(400, "densenet: filters that join the columns")
-    dsa_num_attentions: int = _key(8, "densenet-dsa: attentions side by side")
-    dsa_dim: int = _key(300, "densenet-dsa: values an attention")
-    dsa_r: int = _key(2, "densenet-dsa: iterations")
+    densenet_first_num_filters: int = _key(200, "filters of the first row", _DENSENET)
+    densenet_num_filters: int = _key(100, "filters of the other rows", _DENSENET)
+    densenet_last_num_filters: int = _key(400, "filters that join the columns", _DENSENET)
+    dsa_num_attentions: int = _key(8, "attentions side by side", _ATTENTION)
+    dsa_dim: int = _key(300, "values an attention", _ATTENTION)
+    dsa_r: int = _key(2, "iterations", _ATTENTION)
 
     # word vectors
     embedding_path: str = _key(
-        "glove.6B.50d", "GloVe: text file, or the packaged glove.6B.50d or glove.6B.100d"
+        "glove.6B.50d",
+        "text file, or the packaged glove.6B.50d or glove.6B.100d",
+        _GLOVE,
     )
-    lowercase: bool = _key(True, "GloVe: lower-case the text")
+    lowercase: bool = _key(True, "lower-case the text", _GLOVE)
     vocab_size: int = _key(
-        50_000, "GloVe: most frequent words kept beside those of train; all if the file has fewer"
+        50_000,
+        "most frequent words kept beside those of train; all if the file has fewer",
+        _GLOVE,
     )
     min_count: int = _key(
-        0, "GloVe: words without a vector get one if this often in train; 0: they share one"
+        0,
+        "words without a vector get one if this often in train; 0: they share one",
+        _GLOVE,
     )
-    embedding_trainable: bool = _key(False, "GloVe: train the vectors too")
-    embedding_dropout: float = _key(0.0, "GloVe: dropout on the vectors")
+    embedding_trainable: bool = _key(False, "train the vectors too", _GLOVE)
+    embedding_dropout: float = _key(0.0, "dropout on the vectors", _GLOVE)
 
     # transformers
-    bert_model_name_or_path: str = _key("", "folder, packaged name or hub name of the checkpoint")
-    bert_do_lower_case: bool | None = _key(None, "override the checkpoint's lower-casing")
-    bert_use_feature_based: bool = _key(False, "leave the transformer as it is")
-    bert_remove_layers: list[int] = _key([], "indexes of layers to drop, e.g. 8,9,10,11")
+    bert_model_name_or_path: str = _key(
+        "", "folder, packaged name or hub name of the checkpoint", _BERT
+    )
+    bert_do_lower_case: bool | None = _key(None, "override the checkpoint's lower-casing", _BERT)
+    bert_use_feature_based: bool = _key(False, "leave the transformer as it is", _BERT)
+    bert_remove_layers: list[int] = _key([], "indexes of layers to drop, e.g. 8,9,10,11", _BERT)
 
     # training
     batch_size: int = _key(64, "sentences a batch, over all processes")
@@ -152,13 +181,29 @@ class Config:
         missing = [f.name for f in dataclasses.fields(cls) if _required(f) and f.name not in values]
         if missing:
             raise ConfigError(f"{path} lacks the key {missing[0]!r}")
-        return cls(**values)
+        config = cls(**values)
+        config.refuse_idle(overrides or {}, "the command line")
+        return config
 
     def with_text(self, overrides: dict[str, str]) -> Self:
         """Return a copy with ``overrides`` (key to its text form); raises ConfigError."""
         cls, source = type(self), "the command line"
         typed: dict[str, Any] = {k: _typed(cls, k, text, source) for k, text in overrides.items()}
         return dataclasses.replace(self, **typed)
+
+    def refuse_idle(self, keys: Iterable[str], source: str) -> None:
+        """Refuse ``keys`` that ``source`` sets and this model does not read; raises ConfigError.
+
+        Those in a file are let pass: that of a model directory has them all.
+        """
+        readers = {f.name: f.metadata.get("readers") for f in dataclasses.fields(self)}
+        for key in keys:
+            own = readers[key]
+            if own and own.classes.isdisjoint({self.emb_class, self.enc_class}):
+                raise ConfigError(
+                    f"{key} from {source} is for {own.title} only and has no effect on "
+                    f"{self.emb_class} with {self.enc_class}: leave it out"
+                )
 
     def __post_init__(self) -> None:
         """Refuse values outside their range; raises ConfigError."""

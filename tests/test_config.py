@@ -1,14 +1,16 @@
 """A config is typed, and a mistake in it is named with the nearest right thing."""
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
-from model_src.classifier import family_of
+from model_src.classifier import Classifier, family_of
 from model_src.config import Config
 from model_src.errors import ConfigError
-from tests.conftest import PAIRS, ROOT
+from tests.conftest import PAIRS, ROOT, tiny_config
+from train.pretrained import PRETRAINED
 
 
 def load(tmp_path: Path, more: dict[str, object], **overrides: str) -> Config:
@@ -31,7 +33,8 @@ def test_every_pair_has_a_config_and_spanbert_as_well() -> None:
 
 
 def test_a_config_survives_being_written_and_read(tmp_path: Path) -> None:
-    config = load(tmp_path, {"bert_do_lower_case": True, "lr": 1}, bert_remove_layers="8,9")
+    bert = {"emb_class": "bert", "bert_do_lower_case": True, "lr": 1}
+    config = load(tmp_path, bert, bert_remove_layers="8,9")
     (tmp_path / "again.json").write_text(config.to_json(), encoding="utf-8")
     assert Config.load(tmp_path / "again.json") == config
     assert config.bert_remove_layers == [8, 9]
@@ -61,6 +64,8 @@ def test_a_config_survives_being_written_and_read(tmp_path: Path) -> None:
         ({"r_drop": -1.0}, {}, "r_drop is -1.0, but must be 0 or more"),
         ({"distill_weight": 1.1}, {}, "distill_weight is 1.1, but must be in"),
         ({"gradient_accumulation_steps": 0}, {}, "must be at least 1"),
+        ({}, {"dsa_r": "3"}, "dsa_r from the command line is for densenet-dsa only"),
+        ({}, {"bert_remove_layers": "1"}, "no effect on glove with cnn: leave it out"),
         ({}, {"amp_dtype": "bf16"}, "amp_dtype is bf16, but must be bfloat16 or float16"),
     ],
 )
@@ -91,3 +96,35 @@ def test_an_unknown_pair_is_named(tmp_path: Path, pair: tuple[str, str], said: s
     config = load(tmp_path, {"emb_class": pair[0], "enc_class": pair[1]})
     with pytest.raises(ConfigError, match=said):
         family_of(config)
+
+
+class _Spy(Config):
+    """A config that notes which of its keys are read."""
+
+    def __getattribute__(self, name: str) -> object:
+        _READ.add(name)
+        return super().__getattribute__(name)
+
+
+_READ: set[str] = set()
+
+
+@pytest.mark.parametrize(("name", "encoder"), PAIRS)
+def test_a_key_is_refused_for_exactly_the_models_that_do_not_read_it(
+    name: str, encoder: str, vectors: Path, checkpoints: dict[str, Path]
+) -> None:
+    plain = tiny_config(name, encoder, vectors, checkpoints.get(name, vectors))
+    spy = _Spy(**dataclasses.asdict(plain))
+    _READ.clear()
+    start = PRETRAINED[name](spy, ["a text"])
+    Classifier(spy, start.shape, 2)
+    owned = {f.name for f in dataclasses.fields(Config) if f.metadata.get("readers")}
+    assert owned & _READ == {key for key in owned if not _refused(plain, key)}
+
+
+def _refused(config: Config, key: str) -> bool:
+    try:
+        config.refuse_idle([key], "a test")
+    except ConfigError:
+        return True
+    return False

@@ -79,6 +79,7 @@ def distributions(config: Config, space: list[str]) -> dict[str, BaseDistributio
         # a list of texts may hold paths with .. in them
         ends = text.split("..") if isinstance(getattr(config, key), int | float) else []
         texts = ends if len(ends) == 2 else text.split(",")
+        config.refuse_idle([key], f"--space {item}")
         if len(texts) < 2 or key in found or isinstance(getattr(config, key), list):
             raise ConfigError(
                 f"--space {item} must be KEY=LOW..HIGH or KEY=A,B,C, once a key, without lists"
