@@ -92,6 +92,8 @@ for _config, (_title, *_figures) in _GLOVE.items():
         published=_published,
         target=_target,
     )
+# Held out of Snips' train, a student made 162 errors with three copies and 151 with twenty, its
+# teacher 144; ten take half the time of twenty.
 ROWS["glove-cnn-taught"] = replace(
     ROWS["glove-cnn"],
     title=f"{ROWS['glove-cnn'].title}, taught by MPNet",

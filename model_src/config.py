@@ -5,7 +5,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -52,7 +52,7 @@ _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
 class _Readers(NamedTuple):
-    """Whose keys these are: a title for help, and the classes of a config that read them."""
+    """Who reads a key: a title for help and errors, and the values of emb_class or enc_class."""
 
     title: str
     classes: frozenset[str]
@@ -60,16 +60,21 @@ class _Readers(NamedTuple):
 
 _CONVOLUTIONS = _Readers("cnn, densenet-cnn", frozenset({"cnn", "densenet-cnn"}))
 _HIDDEN = _Readers("cnn, densenet-dsa", frozenset({"cnn", "densenet-dsa"}))
-_DENSENET = _Readers("densenet", frozenset({"densenet-cnn", "densenet-dsa"}))
+_DENSENET = _Readers("densenet-cnn, densenet-dsa", frozenset({"densenet-cnn", "densenet-dsa"}))
 _ATTENTION = _Readers("densenet-dsa", frozenset({"densenet-dsa"}))
 _GLOVE = _Readers("GloVe", frozenset({"glove"}))
+# The table of families would say it, but imports torch; a test holds both against each other.
 _BERT = _Readers(
     "transformers",
     frozenset({"bert", "albert", "roberta", "bart", "electra", "distilbert", "mpnet"}),
 )
 
 
-def _key(default: Any, text: str, readers: _Readers | None = None) -> Any:  # noqa: ANN401 - of any type
+def _key(
+    default: Any,  # noqa: ANN401 - a field default is of any type
+    text: str,
+    readers: _Readers | None = None,
+) -> Any:  # noqa: ANN401
     """Declare a key with its default, its one line of help and who reads it (None: all)."""
     about = {"help": f"{readers.title}: {text}" if readers else text, "readers": readers}
     if isinstance(default, list):
@@ -181,9 +186,7 @@ class Config:
         missing = [f.name for f in dataclasses.fields(cls) if _required(f) and f.name not in values]
         if missing:
             raise ConfigError(f"{path} lacks the key {missing[0]!r}")
-        config = cls(**values)
-        config.refuse_idle(overrides or {}, "the command line")
-        return config
+        return cls(**values)
 
     def with_text(self, overrides: dict[str, str]) -> Self:
         """Return a copy with ``overrides`` (key to its text form); raises ConfigError."""
@@ -191,17 +194,24 @@ class Config:
         typed: dict[str, Any] = {k: _typed(cls, k, text, source) for k, text in overrides.items()}
         return dataclasses.replace(self, **typed)
 
-    def refuse_idle(self, keys: Iterable[str], source: str) -> None:
-        """Refuse ``keys`` that ``source`` sets and this model does not read; raises ConfigError.
+    def refuse_idle(self, keys: Collection[str], source: str, others: Collection[str] = ()) -> None:
+        """Refuse what was asked for by name and has no effect on this model.
 
-        Those in a file are let pass: that of a model directory has them all.
+        Args:
+            keys: the keys asked for, not those of a file: that of a model directory has them all.
+            source: where they were asked for.
+            others: what emb_class and enc_class may be, too, as in a search.
+
+        Raises:
+            ConfigError: for the first key that none of these classes reads.
+
         """
-        readers = {f.name: f.metadata.get("readers") for f in dataclasses.fields(self)}
-        for key in keys:
-            own = readers[key]
-            if own and own.classes.isdisjoint({self.emb_class, self.enc_class}):
+        classes = {self.emb_class, self.enc_class, *others}
+        for f in dataclasses.fields(self):
+            readers = f.metadata.get("readers")
+            if f.name in keys and readers and readers.classes.isdisjoint(classes):
                 raise ConfigError(
-                    f"{key} from {source} is for {own.title} only and has no effect on "
+                    f"{f.name} from {source} is for {readers.title} only and has no effect on "
                     f"{self.emb_class} with {self.enc_class}: leave it out"
                 )
 

@@ -39,9 +39,11 @@ def run(args: argparse.Namespace) -> None:
 
     from model_src.classifier import family_of
     from train import precision
-    from train.search import SPACES, search
+    from train.search import SPACES, classes, distributions, search
 
     space = args.space or SPACES[family_of(config).handler]
+    asked = overrides(args)
+    config.refuse_idle(asked, "the command line", classes(distributions(config, space)))
     if args.num_threads:
         torch.set_num_threads(args.num_threads)
     name = f"{args.data_dir.resolve().name}-{path.stem.removeprefix('config-')}-search"

@@ -44,8 +44,11 @@ def run(args: argparse.Namespace) -> None:
     # Seconds that a refusal need not wait for.
     import torch
 
+    from model_src.classifier import family_of
     from train import loop, parallel, precision
 
+    family_of(config)
+    config.refuse_idle(overrides(args), "the command line")
     if args.num_threads:
         torch.set_num_threads(args.num_threads)
     name = f"{args.data_dir.resolve().name}-{path.stem.removeprefix('config-')}"

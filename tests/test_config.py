@@ -9,6 +9,7 @@ import pytest
 from model_src.classifier import Classifier, family_of
 from model_src.config import Config
 from model_src.errors import ConfigError
+from scripts.__main__ import main
 from tests.conftest import PAIRS, ROOT, tiny_config
 from train.pretrained import PRETRAINED
 
@@ -64,8 +65,6 @@ def test_a_config_survives_being_written_and_read(tmp_path: Path) -> None:
         ({"r_drop": -1.0}, {}, "r_drop is -1.0, but must be 0 or more"),
         ({"distill_weight": 1.1}, {}, "distill_weight is 1.1, but must be in"),
         ({"gradient_accumulation_steps": 0}, {}, "must be at least 1"),
-        ({}, {"dsa_r": "3"}, "dsa_r from the command line is for densenet-dsa only"),
-        ({}, {"bert_remove_layers": "1"}, "no effect on glove with cnn: leave it out"),
         ({}, {"amp_dtype": "bf16"}, "amp_dtype is bf16, but must be bfloat16 or float16"),
     ],
 )
@@ -98,33 +97,47 @@ def test_an_unknown_pair_is_named(tmp_path: Path, pair: tuple[str, str], said: s
         family_of(config)
 
 
-class _Spy(Config):
-    """A config that notes which of its keys are read."""
-
-    def __getattribute__(self, name: str) -> object:
-        _READ.add(name)
-        return super().__getattribute__(name)
-
-
-_READ: set[str] = set()
-
-
 @pytest.mark.parametrize(("name", "encoder"), PAIRS)
 def test_a_key_is_refused_for_exactly_the_models_that_do_not_read_it(
     name: str, encoder: str, vectors: Path, checkpoints: dict[str, Path]
 ) -> None:
+    read: set[str] = set()
+
+    class Spy(Config):
+        def __getattribute__(self, key: str) -> object:
+            read.add(key)
+            return super().__getattribute__(key)
+
     plain = tiny_config(name, encoder, vectors, checkpoints.get(name, vectors))
-    spy = _Spy(**dataclasses.asdict(plain))
-    _READ.clear()
+    spy = Spy(**dataclasses.asdict(plain))
+    read.clear()
     start = PRETRAINED[name](spy, ["a text"])
     Classifier(spy, start.shape, 2)
     owned = {f.name for f in dataclasses.fields(Config) if f.metadata.get("readers")}
-    assert owned & _READ == {key for key in owned if not _refused(plain, key)}
+    accepted = {key for key in owned if not refused(plain, key)}
+    keys = {f.name for f in dataclasses.fields(Config)}
+    assert read & keys == accepted | {"emb_class", "enc_class", "n_ctx", "dropout"}
 
 
-def _refused(config: Config, key: str) -> bool:
+def refused(config: Config, key: str) -> bool:
     try:
         config.refuse_idle([key], "a test")
     except ConfigError:
         return True
     return False
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["glove-cnn", "--dsa_r", "3"], "dsa_r from the command line is for densenet-dsa only"),
+        (["bert-cls", "--num_filters=8"], "no effect on bert with cls: leave it out"),
+        (["glove-cnn", "--enc_class", "densenet_dsa", "--dsa_r", "3"], "mean 'densenet-dsa'"),
+    ],
+)
+@pytest.mark.parametrize("name", ["train", "search"])
+def test_an_option_without_effect_is_refused(
+    capsys: pytest.CaptureFixture[str], data_dir: Path, name: str, options: list[str], said: str
+) -> None:
+    assert main([name, "--config", *options, "--data_dir", str(data_dir)]) == 1
+    assert said in capsys.readouterr().err

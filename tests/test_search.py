@@ -86,6 +86,7 @@ def test_a_combination_that_cannot_be_trained_is_not_tried_for_ever(
         ("lr", "must be KEY=LOW..HIGH or KEY=A,B,C"),
         ("lr=1e-3", "must be KEY=LOW..HIGH or KEY=A,B,C"),
         ("kernel_sizes=2,3", "without lists"),
+        ("dsa_r=1..3", "dsa_r from --space is for densenet-dsa only"),
     ],
 )
 def test_a_space_that_makes_no_sense_is_refused(
@@ -149,3 +150,11 @@ def test_the_first_epoch_is_spared_and_the_second_is_not(tmp_path: Path) -> None
     assert not bad.should_prune()
     bad.report(0.1, 2)
     assert bad.should_prune()
+
+
+def test_a_space_may_hold_what_only_some_of_its_encoders_read(
+    vectors: Path, checkpoint: Path
+) -> None:
+    config = tiny_config("glove", "cnn", vectors, checkpoint)
+    both = distributions(config, ["dsa_r=1..3", "enc_class=cnn,densenet-dsa"])
+    assert set(both) == {"dsa_r", "enc_class"}

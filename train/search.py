@@ -79,7 +79,6 @@ def distributions(config: Config, space: list[str]) -> dict[str, BaseDistributio
         # a list of texts may hold paths with .. in them
         ends = text.split("..") if isinstance(getattr(config, key), int | float) else []
         texts = ends if len(ends) == 2 else text.split(",")
-        config.refuse_idle([key], f"--space {item}")
         if len(texts) < 2 or key in found or isinstance(getattr(config, key), list):
             raise ConfigError(
                 f"--space {item} must be KEY=LOW..HIGH or KEY=A,B,C, once a key, without lists"
@@ -94,7 +93,19 @@ def distributions(config: Config, space: list[str]) -> dict[str, BaseDistributio
             found[key] = IntDistribution(low, high)
         else:
             found[key] = FloatDistribution(low, high, log=low > 0 and high / low > _LOG)
+    config.refuse_idle(found, "--space", classes(found))
     return found
+
+
+def classes(varied: dict[str, BaseDistribution]) -> list[str]:
+    """Return the values of emb_class and enc_class that a search tries."""
+    chosen = (varied.get(key) for key in ("emb_class", "enc_class"))
+    return [
+        str(value)
+        for each in chosen
+        if isinstance(each, CategoricalDistribution)
+        for value in each.choices
+    ]
 
 
 def search(
