@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
             return
     folder = shown(bundle.folder)
     chosen_by, history = bundle.metrics["chosen_by"], bundle.metrics["history"]
-    best = max(history, key=itemgetter(chosen_by))["epoch"]
+    best = max(reversed(history), key=itemgetter(chosen_by))["epoch"]  # the last of equal ones
     if len(history) < config.epoch:
         say(f"stopped early: no better in the last {config.patience} epochs (--patience)")
     say(

@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 Entry = dict[str, Any]
 
 # Another one where the loop computes otherwise: a checkpoint of another is not taken up.
-_VERSION = 3
+_VERSION = 4
 
 
 class DivergedError(ConfigError):
@@ -66,6 +66,8 @@ def train(
     on_epoch: Callable[[Entry], None] | None = None,
 ) -> Bundle:
     """Train on ``data.train``, choose the epoch on ``data.valid``, write a model directory.
+
+    Of epochs that are equal on valid the last is taken.
 
     A checkpoint beside ``save_path`` is written after each epoch and taken up again by the next
     call with an equal config and equal data; the result is the one of an undisturbed run.
@@ -187,9 +189,13 @@ class _Fit:
             seconds = round(time.perf_counter() - began, 1)
             entry = {"epoch": epoch, "loss": loss, progress.measure: value, "seconds": seconds}
             progress.history.append(entry)
-            if value > progress.best:
-                progress.best, progress.stale = value, 0
+            gained = value > progress.best
+            if value >= progress.best:
+                # of equal epochs the last: valid is small, and the later ones saw a lower rate
+                progress.best = value
                 self.best_state = copy.deepcopy(state_of(self.model))
+            if gained:
+                progress.stale = 0
             else:
                 progress.stale += 1
                 if progress.stale % config.lr_decay_steps == 0:
