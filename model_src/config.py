@@ -194,25 +194,27 @@ class Config:
         typed: dict[str, Any] = {k: _typed(cls, k, text, source) for k, text in overrides.items()}
         return dataclasses.replace(self, **typed)
 
-    def refuse_idle(self, keys: Collection[str], source: str, others: Collection[str] = ()) -> None:
+    def refuse_idle(
+        self, keys: Collection[str], source: str, classes: Collection[str] | None = None
+    ) -> None:
         """Refuse what was asked for by name and has no effect on this model.
 
         Args:
             keys: the keys asked for, not those of a file: that of a model directory has them all.
             source: where they were asked for.
-            others: what emb_class and enc_class may be, too, as in a search.
+            classes: all that emb_class and enc_class may be, as in a search; else those here.
 
         Raises:
             ConfigError: for the first key that none of these classes reads.
 
         """
-        classes = {self.emb_class, self.enc_class, *others}
+        classes = classes or {self.emb_class, self.enc_class}
         for f in dataclasses.fields(self):
             readers = f.metadata.get("readers")
             if f.name in keys and readers and readers.classes.isdisjoint(classes):
                 raise ConfigError(
                     f"{f.name} from {source} is for {readers.title} only and has no effect on "
-                    f"{self.emb_class} with {self.enc_class}: leave it out"
+                    f"{', '.join(sorted(classes))}: leave it out"
                 )
 
     def __post_init__(self) -> None:

@@ -41,9 +41,10 @@ def run(args: argparse.Namespace) -> None:
     from train import precision
     from train.search import SPACES, classes, distributions, search
 
-    space = args.space or SPACES[family_of(config).handler]
-    asked = overrides(args)
-    config.refuse_idle(asked, "the command line", classes(distributions(config, space)))
+    family = family_of(config)
+    space = args.space or SPACES[family.handler]
+    tried = classes(config, distributions(config, space))
+    config.refuse_idle(overrides(args), "the command line", tried)
     if args.num_threads:
         torch.set_num_threads(args.num_threads)
     name = f"{args.data_dir.resolve().name}-{path.stem.removeprefix('config-')}-search"

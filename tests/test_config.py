@@ -131,13 +131,17 @@ def refused(config: Config, key: str) -> bool:
     ("options", "said"),
     [
         (["glove-cnn", "--dsa_r", "3"], "dsa_r from the command line is for densenet-dsa only"),
-        (["bert-cls", "--num_filters=8"], "no effect on bert with cls: leave it out"),
+        (["bert-cls", "--num_filters=8"], "no effect on bert, cls: leave it out"),
         (["glove-cnn", "--enc_class", "densenet_dsa", "--dsa_r", "3"], "mean 'densenet-dsa'"),
     ],
 )
-@pytest.mark.parametrize("name", ["train", "search"])
+@pytest.mark.parametrize("verb", [["train"], ["search"], ["search", "--space", "lr=1e-4,1e-3"]])
 def test_an_option_without_effect_is_refused(
-    capsys: pytest.CaptureFixture[str], data_dir: Path, name: str, options: list[str], said: str
+    capsys: pytest.CaptureFixture[str],
+    data_dir: Path,
+    verb: list[str],
+    options: list[str],
+    said: str,
 ) -> None:
-    assert main([name, "--config", *options, "--data_dir", str(data_dir)]) == 1
+    assert main([*verb, "--config", *options, "--data_dir", str(data_dir)]) == 1
     assert said in capsys.readouterr().err

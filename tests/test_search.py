@@ -155,6 +155,8 @@ def test_the_first_epoch_is_spared_and_the_second_is_not(tmp_path: Path) -> None
 def test_a_space_may_hold_what_only_some_of_its_encoders_read(
     vectors: Path, checkpoint: Path
 ) -> None:
-    config = tiny_config("glove", "cnn", vectors, checkpoint)
+    config = tiny_config("glove", "densenet-dsa", vectors, checkpoint)
     both = distributions(config, ["dsa_r=1..3", "enc_class=cnn,densenet-dsa"])
     assert set(both) == {"dsa_r", "enc_class"}
+    with pytest.raises(ConfigError, match="for densenet-dsa only"):
+        distributions(config, ["dsa_r=1..3", "enc_class=cnn,densenet-cnn"])

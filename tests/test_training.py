@@ -68,7 +68,8 @@ def test_the_weights_and_the_measure_kept_are_those_of_the_best_epoch(
     assert len(values) == 4
     assert max(values) > max(values[2:])
     assert bundle.metrics["valid_accuracy"] == max(values)
-    saved, best = load_file(bundle.folder / WEIGHTS), after[values.index(max(values)) + 1]
+    last = max(epoch for epoch, value in enumerate(values, 1) if value == max(values))
+    saved, best = load_file(bundle.folder / WEIGHTS), after[last]
     assert saved.keys() == best.keys()
     assert all(torch.equal(saved[name], best[name]) for name in best)
 

@@ -93,19 +93,18 @@ def distributions(config: Config, space: list[str]) -> dict[str, BaseDistributio
             found[key] = IntDistribution(low, high)
         else:
             found[key] = FloatDistribution(low, high, log=low > 0 and high / low > _LOG)
-    config.refuse_idle(found, "--space", classes(found))
+    config.refuse_idle(found, "--space", classes(config, found))
     return found
 
 
-def classes(varied: dict[str, BaseDistribution]) -> list[str]:
-    """Return the values of emb_class and enc_class that a search tries."""
-    chosen = (varied.get(key) for key in ("emb_class", "enc_class"))
-    return [
-        str(value)
-        for each in chosen
-        if isinstance(each, CategoricalDistribution)
-        for value in each.choices
-    ]
+def classes(config: Config, varied: dict[str, BaseDistribution]) -> set[str]:
+    """Return every value of emb_class and enc_class that a search tries."""
+    found = set()
+    for key in ("emb_class", "enc_class"):
+        each = varied.get(key)
+        choices = each.choices if isinstance(each, CategoricalDistribution) else ()
+        found |= set(map(str, choices)) or {getattr(config, key)}
+    return found
 
 
 def search(
