@@ -1,5 +1,6 @@
 """Training learns, is repeatable, and an interruption changes nothing."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,31 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(
     assert epochs == [1, 2, 3, 3, 4]
     assert same(tmp_path / "model", tiny.models[pair])
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_an_epoch_that_was_told_is_not_trained_again(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    loaded: Data,
+    vectors: Path,
+    checkpoint: Path,
+) -> None:
+    """Whoever sees the line of an epoch may stop there: it is on disk already."""
+    config = tiny_config("glove", "cnn", vectors, checkpoint)
+    told = []
+
+    def stopped(line: str) -> None:
+        told.append(json.loads(line)["epoch"])
+        if told == [1, 2]:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop.logger, "info", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(config, loaded, tmp_path / "model")
+    monkeypatch.setattr(loop.logger, "info", lambda line, *_: told.append(line))
+    loop.train(config, loaded, tmp_path / "model")
+    assert told[2] == "Resumed after epoch %d."
+    assert json.loads(told[3])["epoch"] == 3
 
 
 def test_a_checkpoint_of_another_config_is_not_used(

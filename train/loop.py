@@ -204,8 +204,9 @@ class _Fit:
                     for group in self.optimizer.param_groups:
                         group["lr"] *= config.lr_decay_rate
             if parallel.rank() == 0:
-                logger.info(json.dumps(entry))
+                # saved before it is told: an epoch that was told is never trained again
                 self._save()
+                logger.info(json.dumps(entry))
                 if on_epoch:
                     on_epoch(entry)
 
