@@ -1,12 +1,13 @@
 """Run all tests: style, types, behaviour."""
 
 import argparse
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-from typing import IO
+from pathlib import Path
 
 from scripts.options import ROOT, Parser, say
 
@@ -22,7 +23,9 @@ def add_options(parser: Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run ruff, mypy and pytest in turn; the first failure ends it."""
+    """Run ruff, mypy and pytest in turn, pytest in two processes; the first failure ends it."""
+    # Ignored, as in the background of a script, it would be for all that we start, too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if args.k:
         return _run(["pytest", "-k", args.k])
     for check in (["ruff", "check"], ["ruff", "format", "--check"], ["mypy"]):
@@ -30,6 +33,7 @@ def run(args: argparse.Namespace) -> int:
             return code
     files = [f"tests/test_{name}.py" for name in _BESIDE]
     others = [f"--ignore={file}" for file in files]
+    # One of two keeps pytest's cache: both would write the same files.
     code = _run(["pytest", *others], beside=["pytest", "-p", "no:cacheprovider", *files])
     if not code:
         say("All tests passed. Next: git commit")
@@ -39,29 +43,45 @@ def run(args: argparse.Namespace) -> int:
 def _run(module: list[str], beside: list[str] | None = None) -> int:
     """Run a Python module, and another ``beside`` it whose output is told when both have ended.
 
-    Interrupted, they get the time to stop the servers that they started.
+    Returns the exit code, the worse one of two. Interrupted, they get the time to stop the servers
+    that they started.
     """
-    processes = []
-    with tempfile.TemporaryFile() as told:
+    modules = [beside, module] if beside else [module]
+    # Threads that wait for each other's cores take longer than one alone.
+    env = {"OMP_NUM_THREADS": "1"} | os.environ if beside else None
+    processes: list[subprocess.Popen[bytes]] = []
+    with tempfile.NamedTemporaryFile() as told:
         try:
-            if beside:
-                processes.append(_start(beside, told))
-            processes.append(_start(module))
-            return max(abs(process.wait()) for process in processes)
-        except KeyboardInterrupt:
-            for process in processes:
-                process.send_signal(signal.SIGINT)
-            for process in processes:
-                process.wait()
+            for each in modules:
+                out = told if each is beside else None
+                say("$ " + " ".join(each) + (" # beside the next, told at its end" if out else ""))
+                process = subprocess.Popen(  # noqa: S603
+                    [sys.executable, "-m", *each],
+                    cwd=ROOT,
+                    env=env,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=out,
+                    process_group=0,  # else a terminal would interrupt it, too, a second time
+                )
+                processes.append(process)
+            codes = [process.wait() for process in processes]
+        except BaseException:
+            _stop(processes)
             raise
         finally:
-            told.seek(0)
-            sys.stdout.write(told.read().decode(errors="replace"))
+            sys.stdout.write(Path(told.name).read_text(encoding="utf-8", errors="replace"))
+    for each, code in zip(modules, codes, strict=True):
+        if code:
+            say("failed: " + " ".join(each))
+    return max(abs(code) for code in codes)
 
 
-def _start(module: list[str], out: IO[bytes] | None = None) -> "subprocess.Popen[bytes]":
-    say("$ " + " ".join(module) + (" # beside the next, told at its end" if out else ""))
-    # One thread each: threads that wait for each other's cores take longer than one alone.
-    env = {"OMP_NUM_THREADS": "1"} | os.environ
-    command = [sys.executable, "-m", *module]
-    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=out, stderr=out)  # noqa: S603
+def _stop(processes: "list[subprocess.Popen[bytes]]") -> None:
+    """Interrupt processes, again with each further interruption, and wait for their end."""
+    while alive := [process for process in processes if process.poll() is None]:
+        with contextlib.suppress(KeyboardInterrupt):
+            for process in alive:
+                os.killpg(process.pid, signal.SIGINT)
+            for process in alive:
+                process.wait()

@@ -32,6 +32,7 @@ def test_the_accuracy_table_is_made_once_and_only_its_changed_rows_again(
     table = accuracy.run(data_dir, folders, rows, ["taught"], said.append)
     assert [command.count("--teacher") for command in said] == [0, 1]  # its teacher first
     said.clear()
+    monkeypatch.chdir(ROOT)
     # The other commands run in this process, which has imported what each would for seconds.
     monkeypatch.setattr(accuracy, "_do", lambda line: verb(capsys, *shlex.split(line)[1:]))
     table = accuracy.run(data_dir, folders, rows, [], said.append)

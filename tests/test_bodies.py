@@ -135,7 +135,7 @@ def test_of_a_huge_text_only_a_part_is_looked_at(tiny: Models, pair: tuple[str, 
     huge = ["a " * 500_000, "x" * 1_000_000, " " * 999_999 + "x", "great " + "\u0301" * 999_999]
     began = time.perf_counter()
     found = tokenizer.read_batch(huge)
-    assert time.perf_counter() - began < 2  # 20 and more without the limit
+    assert time.perf_counter() - began < 5  # 20 and more without the limit
     assert all(entry.truncated for entry in found)
     assert found[0].ids == tokenizer.encode("a " * 100)
     assert [entry.ids for entry in found] == [tokenizer.encode(text) for text in huge]

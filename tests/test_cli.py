@@ -22,10 +22,12 @@ from tests.conftest import ROOT, SERVED, Models, cli
 
 
 def test_the_front_door_lists_the_verbs_and_takes_no_time() -> None:
-    cli()
-    began = time.perf_counter()
-    overview = cli()
-    assert time.perf_counter() - began < 1
+    times = []
+    for _ in range(4):
+        began = time.perf_counter()
+        overview = cli()
+        times.append(time.perf_counter() - began)
+    assert min(times) < 1
     assert overview.returncode == 0
     assert all(f"\n  {name} " in overview.stdout for name in VERBS)
     assert cli("--help").stdout == overview.stdout

@@ -1,5 +1,6 @@
 """The road as a newcomer walks it: the README's commands, and quickstart with interruptions."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from tests.conftest import ROOT, cli
 
 
 @pytest.fixture(scope="module")
-def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A copy of the tree without anything that was made in it, but with its installation."""
     folder = tmp_path_factory.mktemp("clone") / "iclassifier"
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
@@ -26,7 +28,11 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
     (folder / ".venv").symlink_to(ROOT / ".venv")
-    return folder
+    yield folder
+    # An interrupted test has killed the command that would have stopped its server.
+    for pid in running(folder):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def commands(tag: str) -> list[str]:
@@ -123,16 +129,16 @@ def ignored(path: Path) -> bool:
     return bool(made & set(path.parts)) or path.suffix == ".mar" or path.name == ".install.lock"
 
 
-def running(home: Path) -> list[str]:
-    """Return the command lines of processes that belong to ``home``."""
-    found = []
+def running(home: Path) -> dict[int, str]:
+    """Return the command lines of processes that belong to ``home``, by their pids."""
+    found = {}
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
         except OSError:
             continue
         if str(home) in line and int(entry.name) != os.getpid():
-            found.append(line)
+            found[int(entry.name)] = line
     return found
 
 
