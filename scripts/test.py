@@ -12,8 +12,8 @@ from pathlib import Path
 from scripts.options import ROOT, Parser, say
 
 EXAMPLE = "./iclassifier test -k tokenizer"
-# These need none of the models, exports and archives that the other tests share, and wait for
-# servers half of their time: a process of their own runs them beside the others.
+# Near half of all work, and none that needs the models, exports and archives that the other tests
+# share, which would be made twice: a process of their own runs them beside the others.
 _BESIDE = ("road", "chaos", "deploy", "deploy_interrupted", "benchmark_serving")
 
 
